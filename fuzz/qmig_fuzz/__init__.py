@@ -1,0 +1,1 @@
+"""Generators, mutations and fuzz targets for the formats of ``qmig``."""
