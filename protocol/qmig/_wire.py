@@ -21,11 +21,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeAlias, TypeVar, cast, dataclass_transform
 
 from qmig.errors import LocalProtocolError
 
 T = TypeVar("T")
+#: bytes that may be a view of somebody else's buffer
+Raw: TypeAlias = bytes | memoryview
 NOTHING: Collection[str] = frozenset()
 
 
@@ -54,9 +56,10 @@ class Subcon(Generic[T]):
         raise NotImplementedError(self.name)
 
     def construct(self) -> Any:
+        """The construct object that `name` spells."""
         import construct
 
-        return eval(self.name, vars(construct).copy())  # our own literals only
+        return getattr(construct, self.name)
 
     def size_text(self) -> str:
         return str(self.minimum)
@@ -88,6 +91,11 @@ class Bytes(Subcon[bytes]):
         super().__init__(f"Bytes({length})")
         self.minimum = length
 
+    def construct(self) -> Any:
+        import construct
+
+        return construct.Bytes(self.minimum)
+
     def decode(self, view: memoryview, at: int) -> tuple[bytes, int]:
         end = at + self.minimum
         if len(view) < end:
@@ -100,6 +108,19 @@ class Bytes(Subcon[bytes]):
         return bytes(value)
 
 
+class _GreedyBytes(Subcon[Raw]):
+    """All bytes up to an end that only the reader knows; kept as they came, uncopied."""
+
+    def decode(self, view: memoryview, at: int) -> tuple[Raw, int]:
+        return view[at:], len(view)
+
+    def encode(self, value: Raw) -> bytes:
+        return bytes(value)
+
+    def size_text(self) -> str:
+        return "n"
+
+
 class Prefixed(Subcon[bytes]):
     """A length, then that many bytes; at most `limit`, whatever the length says."""
 
@@ -108,6 +129,11 @@ class Prefixed(Subcon[bytes]):
         self.length = length
         self.limit = limit
         self.minimum = length.minimum
+
+    def construct(self) -> Any:
+        import construct
+
+        return construct.Prefixed(self.length.construct(), construct.GreedyBytes)
 
     def decode(self, view: memoryview, at: int) -> tuple[bytes, int]:
         size, start = self.length.decode(view, at)
@@ -133,6 +159,9 @@ class PrefixedString(Subcon[str]):
         super().__init__(self._raw.name)
         self.minimum = self._raw.minimum
 
+    def construct(self) -> Any:
+        return self._raw.construct()
+
     def decode(self, view: memoryview, at: int) -> tuple[str, int]:
         raw, end = self._raw.decode(view, at)
         return raw.decode("utf-8", "surrogateescape"), end
@@ -153,6 +182,11 @@ class PrefixedArray(Subcon[tuple[T, ...]]):
         self.element = element
         self.limit = limit
         self.minimum = count.minimum
+
+    def construct(self) -> Any:
+        import construct
+
+        return construct.PrefixedArray(self.count.construct(), self.element.construct())
 
     def decode(self, view: memoryview, at: int) -> tuple[tuple[T, ...], int]:
         count, at = self.count.decode(view, at)
@@ -176,6 +210,55 @@ class PrefixedArray(Subcon[tuple[T, ...]]):
         return f"{self.minimum}+…"
 
 
+class Pair(Subcon[tuple[int, int]]):
+    """Two scalars that belong together."""
+
+    def __init__(self, first: Scalar, second: Scalar) -> None:
+        super().__init__(f"Sequence({first.name}, {second.name})")
+        self.first = first
+        self.second = second
+        self.minimum = first.minimum + second.minimum
+
+    def construct(self) -> Any:
+        import construct
+
+        return construct.Sequence(self.first.construct(), self.second.construct())
+
+    def decode(self, view: memoryview, at: int) -> tuple[tuple[int, int], int]:
+        a, at = self.first.decode(view, at)
+        b, at = self.second.decode(view, at)
+        return (a, b), at
+
+    def encode(self, value: tuple[int, int]) -> bytes:
+        return self.first.encode(value[0]) + self.second.encode(value[1])
+
+
+class GreedyArray(Subcon[tuple[T, ...]]):
+    """Elements of fixed size up to the end that the reader determined."""
+
+    def __init__(self, element: Subcon[T]) -> None:
+        super().__init__(f"GreedyRange({element.name})")
+        self.element = element
+
+    def construct(self) -> Any:
+        import construct
+
+        return construct.GreedyRange(self.element.construct())
+
+    def decode(self, view: memoryview, at: int) -> tuple[tuple[T, ...], int]:
+        values = []
+        while at + self.element.minimum <= len(view):
+            value, at = self.element.decode(view, at)
+            values.append(value)
+        return tuple(values), at
+
+    def encode(self, value: tuple[T, ...]) -> bytes:
+        return b"".join(map(self.element.encode, value))
+
+    def size_text(self) -> str:
+        return f"n×{self.element.minimum}"
+
+
 Int8ub = Scalar("Int8ub", "B")
 Int16ub = Scalar("Int16ub", "H")
 Int32ub = Scalar("Int32ub", "I")
@@ -184,14 +267,18 @@ Int32sb = Scalar("Int32sb", "i")
 Int64sb = Scalar("Int64sb", "q")
 Int32ul = Scalar("Int32ul", "I", "<")
 Int64ul = Scalar("Int64ul", "Q", "<")
+GreedyBytes = _GreedyBytes("GreedyBytes")
 #: QEMU's counted string: one length byte, at most 255 bytes, no terminator.
 CountedString = PrefixedString(Int8ub, 255)
+
+
+_NOT_WIRE: Subcon[Any] = Subcon("Pass")
 
 
 class Field:
     """Where a subcon stands in a record."""
 
-    __slots__ = ("const", "doc", "name", "subcon", "when")
+    __slots__ = ("const", "default", "doc", "name", "subcon", "when")
 
     def __init__(self, subcon: Subcon[Any], const: object, when: str, doc: str) -> None:
         self.name = ""
@@ -199,12 +286,25 @@ class Field:
         self.const = const
         self.when = when
         self.doc = doc
+        self.default: object = ...
 
 
-def wire(subcon: Subcon[T], *, when: str = "", doc: str = "") -> T:
-    """Declares a field. With `when`, it is on the wire iff the reader's context has that
-    word, and None otherwise (declare its type as `T | None`)."""
-    return cast(T, Field(subcon, None, when, doc))
+def wire(subcon: Subcon[T], *, doc: str = "") -> T:
+    """Declares a field."""
+    return cast(T, Field(subcon, None, "", doc))
+
+
+def wire_if(when: str, subcon: Subcon[T], *, default: None = None, doc: str = "") -> T | None:
+    """Declares a field that is on the wire iff the reader's context has the word `when`;
+    a writer writes it iff it is not None."""
+    field = Field(subcon, None, when, doc)
+    field.default = default
+    return cast(T, field)
+
+
+def attr(kind: type[T], *, doc: str = "") -> T:
+    """Declares a value that a reader adds and that is not on the wire."""
+    return cast(T, Field(_NOT_WIRE, None, "", doc))
 
 
 def const(subcon: Subcon[T], value: T, *, doc: str = "") -> T:
@@ -238,7 +338,9 @@ class _RecordType(type):
         own = tuple(key for key, field in fields.items() if field.const is None)
         space["__slots__"] = (*space.get("__slots__", ()), *own)
         cls = super().__new__(mcs, name, bases, space)
-        cls._layout = (*getattr(cls, "_layout", ()), *fields.values())  # type: ignore[attr-defined]
+        whole = (*getattr(cls, "_fields", ()), *fields.values())
+        cls._fields = whole  # type: ignore[attr-defined]
+        cls._layout = tuple(f for f in whole if f.subcon is not _NOT_WIRE)  # type: ignore[attr-defined]
         for key, field in fields.items():
             if field.const is not None:
                 setattr(cls, key, field.const)
@@ -246,7 +348,7 @@ class _RecordType(type):
 
 
 @dataclass_transform(
-    eq_default=True, kw_only_default=True, frozen_default=True, field_specifiers=(wire,)
+    eq_default=True, kw_only_default=True, frozen_default=True, field_specifiers=(wire, wire_if, attr)
 )
 class Record(metaclass=_RecordType):
     """An immutable value with a wire form.
@@ -256,7 +358,8 @@ class Record(metaclass=_RecordType):
     """
 
     requirement: ClassVar[str] = "LEG-GEN-001"
-    _layout: ClassVar[tuple[Field, ...]]
+    _fields: ClassVar[tuple[Field, ...]]
+    _layout: ClassVar[tuple[Field, ...]]  # those on the wire
     __slots__ = ("offset", "size")
     if TYPE_CHECKING:
         offset: int
@@ -264,12 +367,12 @@ class Record(metaclass=_RecordType):
 
     def __init__(self, **values: Any) -> None:
         put = object.__setattr__
-        for field in self._layout:
+        for field in self._fields:
             if field.const is None:
-                if field.when:
-                    put(self, field.name, values.pop(field.name, None))
-                elif field.name in values:
+                if field.name in values:
                     put(self, field.name, values.pop(field.name))
+                elif field.default is not ...:
+                    put(self, field.name, field.default)
                 else:
                     raise TypeError(f"{type(self).__name__} needs {field.name}")
         if values:
@@ -283,7 +386,7 @@ class Record(metaclass=_RecordType):
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        return tuple(field.name for field in cls._layout if field.const is None)
+        return tuple(field.name for field in cls._fields if field.const is None)
 
     @classmethod
     def fields_layout(cls) -> list[LayoutRow]:
@@ -291,7 +394,7 @@ class Record(metaclass=_RecordType):
         at: int | None = 0
         for field in cls._layout:
             rows.append(LayoutRow(at, field))
-            fixed = not field.when and "+" not in field.subcon.size_text()
+            fixed = not field.when and field.subcon.size_text().isdigit()
             at = at + field.subcon.minimum if at is not None and fixed else None
         return rows
 
@@ -301,8 +404,8 @@ class Record(metaclass=_RecordType):
         return sum(f.subcon.minimum for f in cls._layout if not f.when or f.when in context)
 
     @classmethod
-    def decode(cls, view: memoryview, context: Collection[str] = NOTHING) -> tuple[Self, int]:
-        """The record at the start of `view` and its length in bytes.
+    def decode(cls, view: memoryview, context: Collection[str] = NOTHING, **extra: Any) -> tuple[Self, int]:
+        """The record at the start of `view` and its length in bytes; `extra` are its `attr`s.
 
         Raises `NeedBytes` when `view` is too short, `LocalProtocolError` for a value that
         the format forbids, `OverflowError` for a length over its limit."""
@@ -325,6 +428,7 @@ class Record(metaclass=_RecordType):
                     f"{field.name} is {_show(value)}, expected {_show(field.const)}",
                     requirement=cls.requirement,
                 )
+        values.update(extra)
         return cls(**values), at
 
     def encode(self) -> bytes:
@@ -374,7 +478,7 @@ class Record(metaclass=_RecordType):
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return self.values() == cast(Record, other).values()
+        return self.values() == other.values()
 
     def __hash__(self) -> int:
         return hash((type(self), tuple(self.values().values())))

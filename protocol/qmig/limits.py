@@ -34,3 +34,5 @@ MULTIFD_PAYLOAD: Final = 64 * MiB
 #: RAM page records handed out in one event, in bytes of wire. Bounds the arrays that
 #: describe a batch, not the data, which is a view of the caller's chunk.
 RAM_BATCH: Final = 256 * MiB
+#: Live handlers of one stream: RAM, bitmaps, one per passed-through device.
+LIVE_SECTIONS: Final = 4096

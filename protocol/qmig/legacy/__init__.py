@@ -1,0 +1,1 @@
+"""QEMU's present wire format."""

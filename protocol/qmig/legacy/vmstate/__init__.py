@@ -1,0 +1,1 @@
+"""Device state: from bytes to named fields."""
