@@ -1,6 +1,6 @@
 """Requirement statements and the places that cite them.
 
-A statement is a Markdown paragraph that begins ``**[LEG-RAM-012]** (source; all; invariant 38) Text``:
+A statement is a Markdown paragraph that begins ``**[LEG-RAM-nnn]** (source; all; invariant 38) Text``:
 its id, then side, versions and evidence, then one normative sentence or a few.
 """
 

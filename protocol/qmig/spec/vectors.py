@@ -83,9 +83,8 @@ def load_file(root: Path, path: Path) -> Iterator[Vector]:
     area = path.relative_to(root / "vectors").with_suffix("").as_posix()
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        if raw["schema"] != SCHEMA:
-            raise ValueError(f"schema {raw['schema']!r}, expected {SCHEMA!r}")
-        for item in raw["vectors"]:
+        known = raw["schema"] == SCHEMA
+        for item in raw["vectors"] if known else ():
             yield Vector(
                 id=f"{area}#{item['name']}",
                 comment=item["comment"],
@@ -98,6 +97,8 @@ def load_file(root: Path, path: Path) -> Iterator[Vector]:
             )
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         raise QmigError(f"{path}: {type(problem).__name__}: {problem}") from None
+    if not known:
+        raise QmigError(f"{path}: schema {raw['schema']!r}, expected {SCHEMA!r}")
 
 
 def _channel(name: str, spec: Mapping[str, Any], folder: Path) -> Channel:
