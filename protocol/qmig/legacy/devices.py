@@ -1,6 +1,6 @@
 """Where the state of a device ends: SECTION_FULL has no length.
 
-Rule 1: a schema (given, or the stream's own vmdesc) decides.
+Rule 1: a schema (given, or the stream's own vmdesc) proposes, the bytes behind confirm.
 Rule 2: the vmdesc comes last, so without a given schema everything from the first
 device on is held, up to `limits.DEVICE_STATE`, until it has come.
 Rule 3: without any schema the end is inferred from the footer and a plausible record
@@ -10,101 +10,21 @@ behind it, and every such body says so (`boundary="footer"`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Final
 
 from qmig import limits
 from qmig._feed import Feed, Steps
 from qmig._wire import NeedBytes
+from qmig.errors import UnsupportedFeature
 from qmig.legacy.sections import DeviceState, SectionFull, SectionType
-from qmig.legacy.state import StreamState
+from qmig.legacy.state import Schema, StreamState
+from qmig.legacy.vmstate.schema import schema_from_vmdesc
 
-_DESCRIPTION: Final = re.compile(rb"\x00\x06(?=(....)\{)", re.DOTALL)
-
-
-class DeviceReader:
-    """Finds the bodies of SECTION_FULL in one feed."""
-
-    def __init__(self, feed: Feed, state: StreamState) -> None:
-        self.feed = feed
-        self.state = state
-        self.held = False
-
-    def body(self, section: SectionFull, *, early: bool) -> Steps[DeviceState]:
-        """The state behind this header, found by the best means there is."""
-        feed = self.feed
-        feed.expect(f"device state of {section.idstr!a}", DeviceState.requirement)
-        if self.state.schema is None and not early and not self.held:
-            yield from self._hold()
-        start = feed.offset
-        length, boundary = yield from self._end(section)
-        data = yield from feed.take(length)
-        state = DeviceState(section_id=section.section_id, boundary=boundary, data=data)
-        return state.place(start, length)
-
-    def _hold(self) -> Steps[None]:
-        """Waits for the vmdesc, or the end; everything is then in the feed's window."""
-        feed = self.feed
-        held = bytearray()
-        searched = 0
-        while True:
-            held += feed.drain()
-            if len(held) > limits.DEVICE_STATE:
-                raise feed.limit(f"over {limits.DEVICE_STATE} bytes of device state with no description")
-            described = self._described(held, searched)
-            if described or feed.eof:
-                break
-            searched = max(0, len(held) - 6)
-            yield None
-        feed.unread(memoryview(bytes(held)))
-        self.held = True
-
-    def _described(self, held: bytearray, searched: int) -> bool:
-        """Whether a vmdesc is complete in `held`; then it becomes the schema."""
-        from qmig.legacy.vmstate.schema import schema_from_vmdesc
-
-        for found in _DESCRIPTION.finditer(held, searched):
-            size = int.from_bytes(found[1], "big")
-            at = found.end() + 4
-            if size <= limits.VMDESC and at + size <= len(held):
-                schema = schema_from_vmdesc(bytes(held[at : at + size]))
-                if schema is not None:
-                    self.state.schema = schema
-                    return True
-        return False
-
-    def _end(self, section: SectionFull) -> Steps[tuple[int, str]]:
-        schema = self.state.schema
-        if schema is not None:
-            while True:
-                try:
-                    for length in schema.ends(section, self.feed.window()):
-                        if self._plausible(self.feed.window(), length, section.section_id):
-                            return length, schema.origin
-                    break
-                except NeedBytes as need:
-                    yield from self.feed.need(need.size)
-        while True:
-            window = self.feed.window()
-            for length in self._footers(window, section.section_id):
-                return length, "footer"
-            yield from self.feed.need(len(window) + 1)
-
-    def _footers(self, window: memoryview, section_id: int) -> Iterator[int]:
-        footer = re.compile(b"\x7e" + re.escape(section_id.to_bytes(4, "big")))
-        for found in footer.finditer(window):
-            if self._plausible(window, found.start(), section_id):
-                yield found.start()
-
-    def _plausible(self, window: memoryview, length: int, section_id: int) -> bool:
-        if self.state.footers is False:
-            return True
-        footer = b"\x7e" + section_id.to_bytes(4, "big")
-        if bytes(window[length : length + 5]) != footer:
-            return False
-        after = bytes(window[length + 5 : length + 6])
-        return not after or after[0] in _FOLLOWERS
-
+#: EOF, VMDESCRIPTION, length, then JSON of an object
+_DESCRIPTION: Final = re.compile(rb"\x00\x06(?=(....)\{[ \"}])", re.DOTALL)
+#: byte patterns that look like a description and are none, before the search gives up
+_DESCRIPTION_TRIES: Final = 64
 
 _FOLLOWERS: Final = frozenset(
     {
@@ -116,3 +36,138 @@ _FOLLOWERS: Final = frozenset(
         SectionType.COMMAND,
     }
 )
+
+#: Looks for something in held bytes, of which the first `searched` are old; None: not there yet.
+_Search = Callable[[memoryview, int], bool]
+
+
+class DeviceReader:
+    """Finds the bodies of SECTION_FULL in one feed."""
+
+    def __init__(self, feed: Feed, state: StreamState) -> None:
+        self.feed = feed
+        self.state = state
+        self._looked = False  # for the stream's own description
+        self._tries = 0
+        self._resume = 0  # where an unfinished description may begin
+        self._length = 0
+        self._boundary = ""
+
+    def body(self, section: SectionFull, *, early: bool) -> Steps[DeviceState]:
+        """The state behind this header, found by the best means there is. `early` says
+        that RAM follows, so that the description is far away."""
+        feed = self.feed
+        feed.expect(f"device state of {section.idstr!a}", DeviceState.requirement)
+        if self.state.schema is None and not early and not self._looked:
+            yield from self._hold(self._described)
+            self._looked = True
+        if not (yield from self._by_schema(section)):
+            if self.state.footers is False:
+                raise UnsupportedFeature(
+                    f"device state of {section.idstr!a} has no description and no footer: "
+                    "its end cannot be known",
+                    requirement=DeviceState.requirement,
+                    offset=feed.offset,
+                    record="DeviceState",
+                )
+            yield from self._hold(lambda held, searched: self._footer(held, searched, section))
+            if not self._boundary:
+                raise feed.truncated(feed.available + 1)
+        start, boundary = feed.offset, self._boundary
+        data = yield from feed.take(self._length)
+        self._boundary = ""
+        record = DeviceState(section_id=section.section_id, boundary=boundary, data=data)
+        return record.place(start, len(data))
+
+    def _hold(self, search: _Search) -> Steps[None]:
+        """Gathers bytes until `search` succeeds or the input ends; none is consumed."""
+        feed = self.feed
+        if search(feed.window(), 0):
+            return
+        held = bytearray()
+        searched = len(feed.window())
+        while True:
+            held += feed.drain()
+            if len(held) > limits.DEVICE_STATE:
+                raise feed.limit(f"no end within {limits.DEVICE_STATE} bytes of device state")
+            view = memoryview(held)
+            found = search(view, searched)
+            searched = len(held)
+            view.release()
+            if found or feed.eof:
+                break
+            yield None
+        feed.unread(memoryview(bytes(held)))
+
+    def _described(self, held: memoryview, searched: int) -> bool:
+        """Whether a vmdesc is complete in `held`; then it becomes the schema."""
+        self._resume = min(self._resume, max(0, searched - 6))
+        resume = len(held)
+        for found in _DESCRIPTION.finditer(held, self._resume):
+            size = int.from_bytes(found[1], "big")
+            end = found.end() + 4 + size
+            if size > limits.VMDESC or self._tries >= _DESCRIPTION_TRIES:
+                continue
+            if end > len(held):  # its rest may still come
+                resume = min(resume, found.start())
+            elif end > searched:  # not tried before
+                self._tries += 1
+                schema = schema_from_vmdesc(bytes(held[end - size : end]))
+                if schema is not None:
+                    self.state.schema = schema
+                    return True
+        self._resume = resume
+        return False
+
+    def _by_schema(self, section: SectionFull) -> Steps[bool]:
+        """Sets the length that the schema proposes and the bytes behind confirm."""
+        schema = self.state.schema
+        while schema is not None:
+            try:
+                found = self._proposed(schema, section)
+            except NeedBytes as need:
+                if self.feed.eof and self.feed.available < need.size:
+                    return False
+                if need.size > limits.DEVICE_STATE:
+                    raise self.feed.limit(f"device state is over {limits.DEVICE_STATE} bytes") from None
+                yield from self.feed.need(need.size)
+                continue
+            return found
+        return False
+
+    def _proposed(self, schema: Schema, section: SectionFull) -> bool:
+        window = self.feed.window()
+        whole = self.feed.eof and len(window) == self.feed.available
+        for length in schema.ends(section, window):
+            if self._confirmed(window, length, section.section_id, whole=whole):
+                self._length, self._boundary = length, schema.origin
+                return True
+        return False
+
+    def _footer(self, held: memoryview, searched: int, section: SectionFull) -> bool:
+        """Whether the section's footer is in `held` (the first that a plausible record follows)."""
+        pattern = re.escape(b"\x7e" + section.section_id.to_bytes(4, "big"))
+        for found in re.compile(pattern).finditer(held, max(0, searched - 16)):
+            try:
+                confirmed = self._confirmed(held, found.start(), section.section_id, whole=self.feed.eof)
+            except NeedBytes:
+                return False  # at the very end; seen again with the next bytes
+            if confirmed:
+                self._length, self._boundary = found.start(), "footer"
+                return True
+        return False
+
+    def _confirmed(self, window: memoryview, length: int, section_id: int, *, whole: bool) -> bool:
+        """Whether a section may end at `length`: its footer, if it has one, and the next type
+        byte. Raises `NeedBytes` if those are not in the window but may still come."""
+        footer = b"\x7e" + section_id.to_bytes(4, "big")
+        behind = bytes(window[length : length + 6])
+        closes = self.state.footers is not False and footer.startswith(behind[:5])
+        wanted = 6 if closes else 1
+        if len(behind) < wanted and not whole:
+            raise NeedBytes(length + wanted)
+        if closes and len(behind) >= 5:
+            behind = behind[5:]
+        elif self.state.footers:
+            return False
+        return not behind or behind[0] in _FOLLOWERS
