@@ -13,6 +13,10 @@ class QmigError(Exception):
     """Base of all exceptions of this package."""
 
 
+class EnvironmentProblem(QmigError):
+    """Something around us is missing or failed: a QEMU build, its monitor, a package, the network."""
+
+
 class ProtocolError(QmigError):
     """The wire format was violated, by us or by the peer.
 

@@ -11,7 +11,7 @@ import errno
 
 import click
 
-from qmig.errors import ProtocolError, QmigError, RemoteProtocolError, UnsupportedFeature
+from qmig.errors import EnvironmentProblem, ProtocolError, QmigError, RemoteProtocolError, UnsupportedFeature
 
 
 class Exit(enum.IntEnum):
@@ -63,6 +63,8 @@ def exit_for(problem: BaseException) -> tuple[Exit, str]:
             return Exit.BAD, str(problem)
         case ProtocolError():
             return Exit.USAGE, f"{problem} [{problem.requirement}]"
+        case EnvironmentProblem():
+            return Exit.ENVIRONMENT, str(problem)
         case QmigError():
             return Exit.USAGE, str(problem)
         case OSError():
