@@ -13,7 +13,7 @@ from typing import Final
 
 from qmig._wire import Record
 from qmig.errors import LocalProtocolError
-from qmig.legacy.commands import COMMANDS, PackageEnd, Packaged, UnknownCommand
+from qmig.legacy.commands import COMMANDS, Packaged, PackageEnd, UnknownCommand
 from qmig.legacy.header import CONFIGURATION_SUBSECTIONS, Configuration, FileHeader, Subsection
 from qmig.legacy.sections import (
     DeviceState,
@@ -55,9 +55,9 @@ _OPEN: Final[dict[type[Record], Phase]] = {
 TRANSITIONS: Final[dict[Phase, dict[type[Record], Phase]]] = {
     Phase.HEADER: {FileHeader: Phase.CONFIGURATION},
     Phase.CONFIGURATION: {
-        **dict.fromkeys(
-            (Configuration, Subsection, *CONFIGURATION_SUBSECTIONS.values()), Phase.CONFIGURATION
-        ),
+        Configuration: Phase.CONFIGURATION,
+        Subsection: Phase.CONFIGURATION,
+        **dict.fromkeys(CONFIGURATION_SUBSECTIONS.values(), Phase.CONFIGURATION),
         **_OPEN,
     },
     Phase.ITEMS: _OPEN,

@@ -114,6 +114,7 @@ def _vectors(root: Path, requirements: dict[str, Requirement]) -> Iterator[Probl
         wrong = list(errors(raw))
         if not wrong:
             wrong = list(_vector_file(root, path, raw, requirements, used))
+            used.update(vector.facts for vector in vec.load_file(root, path) if vector.facts)
         yield from (Problem(file, 0, message) for message in wrong)
     blobs = {path for path in folder.rglob("*") if path.is_file() and path.suffix not in {".json", ".md"}}
     for orphan in sorted(blobs - used):

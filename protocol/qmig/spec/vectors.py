@@ -69,6 +69,12 @@ class Vector:
     #: `{"decoding": …}` or `{"error": class name, "offset": …, "requirement": …, "record": …}`
     expect: Mapping[str, Any]
     source: Mapping[str, Any]
+    #: JSON in .xz beside the file, with what is too long to stand in `expect`; None if there is none
+    facts: Path | None = None
+
+    def read_facts(self) -> Any:
+        assert self.facts is not None
+        return json.loads(lzma.decompress(self.facts.read_bytes()))
 
     def data(self, channel: str = "main") -> bytes:
         return self.channels[channel].read()
@@ -94,11 +100,18 @@ def load_file(root: Path, path: Path) -> Iterator[Vector]:
                 flags=tuple(item.get("flags", ())),
                 expect=item["expect"],
                 source=item.get("source", raw["source"]),
+                facts=_facts(item["expect"], path.parent),
             )
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         raise QmigError(f"{path}: {type(problem).__name__}: {problem}") from None
     if not known:
         raise QmigError(f"{path}: schema {raw['schema']!r}, expected {SCHEMA!r}")
+
+
+def _facts(expect: Mapping[str, Any], folder: Path) -> Path | None:
+    decoding = expect.get("decoding")
+    name = decoding.get("facts") if isinstance(decoding, dict) else None
+    return folder / name if isinstance(name, str) else None
 
 
 def _channel(name: str, spec: Mapping[str, Any], folder: Path) -> Channel:
