@@ -1,0 +1,33 @@
+# Two commands matter to a newcomer: `make conformance` and `make test`. Both set up what they need.
+# Everything runs in .venv, which tools/bootstrap makes and keeps up to date.
+
+BIN := .venv/bin
+REPORT ?= report
+
+.DEFAULT_GOAL := help
+.PHONY: help env test lint unit spec spec-check conformance
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+env: ## set up .venv (all other targets do this first)
+	@sh tools/bootstrap
+
+test: lint unit spec-check ## everything that has to be green: lint, types, tests with coverage, specification
+
+lint: env ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: env ## all tests; branch coverage of the core must be complete
+	$(BIN)/python -m pytest -n auto --cov --cov-report=term --cov-fail-under=100
+
+spec-check: env ## ids, registries, vectors, links, generated parts
+	$(BIN)/qmig spec check
+
+spec: env ## rewrite the generated parts of the specification
+	$(BIN)/qmig spec render
+
+conformance: env ## run the suite on a real QEMU, or on the recordings where none can be had
+	$(BIN)/qmig conformance run --report $(REPORT)
