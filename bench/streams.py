@@ -52,7 +52,9 @@ class Template:
     ram_id: int = 0
     ram_start: bytes = b""  # section header of the RAM section, up to its first record
     blocks: list[tuple[bytes, int]] = field(default_factory=list)
-    pages: list[tuple[bytes, int, bytes]] = field(default_factory=list)  # other blocks: idstr, address, content
+    pages: list[tuple[bytes, int, bytes]] = field(
+        default_factory=list
+    )  # other blocks: idstr, address, content
     switch: bytes = b""  # commands between the last PART and END
     tail: bytes = b""  # device state, EOF, vmdescription
     machine: str = ""
@@ -159,7 +161,9 @@ def generate(template: Template, mib: int, has_data: Callable[[int], bool], seed
     end_of_data = struct.pack(">Q", EOS) + footer
     yield template.head + template.ram_start
     yield struct.pack(">Q", sum(length for _, length in blocks) | MEM_SIZE)
-    yield b"".join(struct.pack(">B", len(idstr)) + idstr + struct.pack(">Q", length) for idstr, length in blocks)
+    yield b"".join(
+        struct.pack(">B", len(idstr)) + idstr + struct.pack(">Q", length) for idstr, length in blocks
+    )
     yield end_of_data
 
     rng = random.Random(seed)
@@ -203,7 +207,9 @@ def load_template(path: Path) -> Template:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("pattern", nargs="*", help="mixed, long (default: both)")
     parser.add_argument("--template", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
