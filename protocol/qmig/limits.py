@@ -36,3 +36,34 @@ MULTIFD_PAYLOAD: Final = 64 * MiB
 RAM_BATCH: Final = 256 * MiB
 #: Live handlers of one stream: RAM, bitmaps, one per passed-through device.
 LIVE_SECTIONS: Final = 4096
+#: Bits of one dirty-bitmap chunk; QEMU sends 1 KiB and refuses more than this.
+BITMAP_BITS: Final = 10 * 1024
+#: VFIO device data are handed out in pieces; QEMU's own buffers are 1 MiB.
+VFIO_PIECE: Final = 1 * MiB
+#: VFIO configuration state inside a live section (QEMU 5.2), whose end must be searched:
+#: 4 KiB of PCI configuration space and at most 2048 MSI-X entries of 16 bytes and 2048 pending bits.
+VFIO_CONFIG: Final = 65536
+#: s390 storage attributes of one record, 1 byte per page; QEMU sends at most 512 KiB.
+STORAGE_ATTRIBUTES: Final = 1 * MiB
+#: s390 storage keys of one record, 1 byte per page: a guest of 1 TiB.
+STORAGE_KEYS: Final = 256 * MiB
+#: Domain XML, cookie and padding of a libvirt save file; libvirt adds 64 KiB to what it needs.
+LIBVIRT_DATA: Final = 16 * MiB
+#: One piece of decompressed payload of a libvirt save file.
+INFLATE_PIECE: Final = 1 * MiB
+#: Dictionary memory of a payload's decompressor: xz -9 needs 65 MiB, zstd's own default bound is 128 MiB.
+INFLATE_WINDOW: Final = 128 * MiB
+#: qcow2 snapshots; QEMU's own bounds for their number, the table's size, and an entry's extra data.
+QCOW2_SNAPSHOTS: Final = 65536
+QCOW2_SNAPSHOT_TABLE: Final = 64 * MiB
+QCOW2_SNAPSHOT_EXTRA: Final = 1024
+#: qcow2 L1 table, QEMU's own bound.
+QCOW2_L1: Final = 32 * MiB
+#: Name in a CPR state (object or RAMBlock path); QEMU's idstr are under 256 bytes.
+CPR_NAME: Final = 4096
+#: File descriptors and devices in a CPR state: RAM blocks, vhost and VFIO vectors.
+CPR_ENTRIES: Final = 65536
+#: Values in one JSON text. A description has one per 8 bytes; this many take 200 MB at worst.
+JSON_VALUES: Final = 2 * MiB
+#: Structures inside structures in a description. QEMU's deepest is under 10.
+VMSTATE_DEPTH: Final = 48

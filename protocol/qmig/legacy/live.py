@@ -10,9 +10,14 @@ from typing import Final, Protocol
 
 from qmig._feed import Feed, Steps
 from qmig.errors import UnsupportedFeature
+from qmig.legacy.block import BlockReader
+from qmig.legacy.dirtybitmap import DirtyBitmapReader
+from qmig.legacy.htab import HtabReader
 from qmig.legacy.ramwalk import RamReader
+from qmig.legacy.s390 import StorageAttributesReader
 from qmig.legacy.sections import SectionStart, SectionType
 from qmig.legacy.state import StreamState
+from qmig.legacy.vfio import VfioReader
 
 
 class LiveReader(Protocol):
@@ -23,8 +28,14 @@ class LiveReader(Protocol):
         ...
 
 
-READERS: Final[dict[str, Callable[[Feed, StreamState], LiveReader]]] = {"ram": RamReader}
-SUFFIXES: Final[dict[str, Callable[[Feed, StreamState], LiveReader]]] = {}
+READERS: Final[dict[str, Callable[[Feed, StreamState], LiveReader]]] = {
+    "ram": RamReader,
+    "dirty-bitmap": DirtyBitmapReader,
+    "block": BlockReader,
+    "spapr/htab": HtabReader,
+    "s390-storage_attributes": StorageAttributesReader,
+}
+SUFFIXES: Final[dict[str, Callable[[Feed, StreamState], LiveReader]]] = {"/vfio": VfioReader}
 
 
 def open_reader(section: SectionStart, feed: Feed, state: StreamState) -> LiveReader:
