@@ -139,7 +139,7 @@ class Feed:
     def truncated(self, size: int) -> TruncatedStream:
         have = self.available
         return TruncatedStream(
-            f"input ends at {self.offset + have:#x}, {size - have} bytes short",
+            f"input ends at {self.offset + have:#x}, at least {size - have} bytes short",
             requirement=self._requirement,
             offset=self._start,
             record=self._record,

@@ -333,6 +333,8 @@ class _RecordType(type):
     def __new__(mcs, name: str, bases: tuple[type, ...], space: dict[str, Any]) -> _RecordType:
         fields = {key: value for key, value in space.items() if isinstance(value, Field)}
         for key, field in fields.items():
+            if any(key in vars(base) for parent in bases for base in parent.__mro__):
+                raise TypeError(f"{name}.{key} hides what every record has")
             field.name = key
             del space[key]
         own = tuple(key for key, field in fields.items() if field.const is None)

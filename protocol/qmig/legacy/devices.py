@@ -101,7 +101,7 @@ class DeviceReader:
 
     def _described(self, held: memoryview, searched: int) -> bool:
         """Whether a vmdesc is complete in `held`; then it becomes the schema."""
-        self._resume = min(self._resume, max(0, searched - 6))
+        self._resume = min(self._resume, max(0, searched - 8))
         resume = len(held)
         for found in _DESCRIPTION.finditer(held, self._resume):
             size = int.from_bytes(found[1], "big")
@@ -161,6 +161,8 @@ class DeviceReader:
         """Whether a section may end at `length`: its footer, if it has one, and the next type
         byte. Raises `NeedBytes` if those are not in the window but may still come."""
         footer = b"\x7e" + section_id.to_bytes(4, "big")
+        if length > len(window) and whole:
+            return False
         behind = bytes(window[length : length + 6])
         closes = self.state.footers is not False and footer.startswith(behind[:5])
         wanted = 6 if closes else 1

@@ -41,7 +41,7 @@ class Phase(enum.Enum):
     DESCRIBED = "after the description"
 
 
-_COMMANDS: Final = (*(kind for kinds in COMMANDS.values() for kind in kinds), UnknownCommand)
+_COMMANDS: Final[list[type[Record]]] = [kind for kinds in COMMANDS.values() for kind in kinds]
 _OPEN: Final[dict[type[Record], Phase]] = {
     SectionStart: Phase.LIVE,
     SectionPart: Phase.LIVE,
@@ -49,7 +49,7 @@ _OPEN: Final[dict[type[Record], Phase]] = {
     SectionFull: Phase.DEVICE,
     EndOfFile: Phase.ENDED,
     PackageEnd: Phase.ITEMS,
-    **dict.fromkeys(_COMMANDS, Phase.ITEMS),
+    **dict.fromkeys([*_COMMANDS, UnknownCommand], Phase.ITEMS),
 }
 #: phase -> event type -> next phase; Record stands for any type not named elsewhere
 TRANSITIONS: Final[dict[Phase, dict[type[Record], Phase]]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from qmig.legacy.sections import SectionFull
+from qmig.legacy.sections import SectionFull, SectionStart
 
 
 class Schema(Protocol):
@@ -44,6 +44,7 @@ class StreamState:
         self.capabilities: frozenset[str] = frozenset()
         self.configured = False
         self.postcopy_advised = False
+        self.sections: dict[int, SectionStart] = {}  # live sections by section_id
         self.blocks: dict[str, RamBlock] = {}
 
     @property

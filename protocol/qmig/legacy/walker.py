@@ -118,10 +118,11 @@ class MainWalker:
     def start(self) -> Steps[None]:
         section = yield from self.feed.read(SectionStart)
         self.live = True
-        if len(self.readers) >= limits.LIVE_SECTIONS:
+        if len(self.state.sections) >= limits.LIVE_SECTIONS:
             raise self.feed.limit(f"more than {limits.LIVE_SECTIONS} live sections")
         yield section
         self.readers[section.section_id] = open_reader(section, self.feed, self.state)
+        self.state.sections[section.section_id] = section
         yield from self._live_data(section.section_id, SectionType.SECTION_START)
 
     def part(self) -> Steps[None]:
@@ -137,7 +138,10 @@ class MainWalker:
     def _live_data(self, section_id: int, kind: SectionType) -> Steps[None]:
         reader = self.readers.get(section_id)
         if reader is None:
-            raise self.feed.error(f"section {section_id} was not started", "LEG-SEC-015")
+            section = self.state.sections.get(section_id)  # started before a recovery, or outside the package
+            if section is None:
+                raise self.feed.error(f"section {section_id} was not started", "LEG-SEC-015")
+            reader = self.readers[section_id] = open_reader(section, self.feed, self.state)
         yield from reader.section(kind)
         yield from self._footer(section_id)
 
