@@ -31,6 +31,9 @@ RECV_BITMAP: Final = 256 * MiB
 #: Payload of one multifd packet: 512 KiB of pages; compressed data may be longer than
 #: its input by the codec's bound, and device-state buffers go up to this size.
 MULTIFD_PAYLOAD: Final = 64 * MiB
+#: Window of a zstd frame on a multifd channel: what level 20 uses, and QEMU's receiver takes.
+#: The memory is touched only as far as the data reach back.
+ZSTD_WINDOW: Final = 128 * MiB
 #: RAM page records handed out in one event, in bytes of wire. Bounds the arrays that
 #: describe a batch, not the data, which is a view of the caller's chunk.
 RAM_BATCH: Final = 256 * MiB

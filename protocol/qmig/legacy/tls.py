@@ -1,0 +1,87 @@
+"""TLS: what can be seen of an encrypted channel from outside.
+
+A channel with TLS begins with the handshake; everything behind it is ciphertext. The
+records are listed, nothing in them is looked at. Source: RFC 5246 6.2, RFC 8446 5.1.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import ClassVar, Final
+
+from qmig._feed import Feed, Steps
+from qmig._wire import GreedyBytes, Int8ub, Int16ub, Raw, Record, wire
+from qmig.errors import LocalProtocolError, localised
+from qmig.legacy.receiver import Channel
+
+#: RFC 5246: 2^14 and at most 2048 of what encryption adds; TLS 1.3 allows less
+MAX_LENGTH: Final = (1 << 14) + 2048
+_HEADER: Final = 5
+
+
+class TlsContentType(enum.IntEnum):
+    """What a record carries; since TLS 1.3 everything encrypted says APPLICATION_DATA."""
+
+    CHANGE_CIPHER_SPEC = 20
+    ALERT = 21
+    HANDSHAKE = 22
+    APPLICATION_DATA = 23
+    HEARTBEAT = 24
+
+
+_TYPES: Final = frozenset(TlsContentType)
+
+
+class TlsRecord(Record):
+    """One TLS record; its fragment is opaque."""
+
+    requirement: ClassVar[str] = "LEG-CHN-020"
+    content_type: int = wire(Int8ub, doc="`TlsContentType`")
+    version: int = wire(Int16ub, doc="0x0301 to 0x0303 in practice; 1.3 writes 0x0303")
+    length: int = wire(Int16ub, doc="bytes of the fragment")
+    fragment: Raw = wire(GreedyBytes)
+
+    def validate(self) -> None:
+        """Raises `LocalProtocolError` for what is no TLS record."""
+        _check(self.content_type, self.version, self.length)
+        if len(self.fragment) != self.length:
+            raise LocalProtocolError(
+                f"fragment of {len(self.fragment)} bytes, length is {self.length}",
+                requirement=self.requirement,
+            )
+
+
+def _check(content_type: int, version: int, length: int) -> None:
+    if content_type not in _TYPES:
+        raise LocalProtocolError(f"TLS content type {content_type}", requirement="LEG-CHN-020")
+    if version >> 8 != 3:
+        raise LocalProtocolError(f"TLS version {version:#06x}", requirement="LEG-CHN-020")
+    if length > MAX_LENGTH:
+        raise LocalProtocolError(
+            f"TLS record of {length} bytes, at most {MAX_LENGTH}", requirement="LEG-CHN-020"
+        )
+
+
+def _records(feed: Feed) -> Steps[None]:
+    while not (yield from feed.at_end()):
+        start = feed.offset
+        feed.expect("TlsRecord", TlsRecord.requirement)
+        view = yield from feed.need(_HEADER)
+        length = int.from_bytes(view[3:], "big")
+        try:
+            _check(view[0], int.from_bytes(view[1:3], "big"), length)
+        except LocalProtocolError as error:
+            raise localised(error, offset=start, record="TlsRecord") from None
+        record, used = TlsRecord.decode((yield from feed.need(_HEADER + length)))
+        feed.skip(used)
+        yield record.place(start, used)
+
+
+class TlsReceiver(Channel):
+    """Lists the TLS records of one direction of an encrypted channel.
+
+    `offset` is the absolute offset of the first byte given."""
+
+    def __init__(self, *, offset: int = 0) -> None:
+        feed = Feed(offset)
+        super().__init__(feed, _records(feed))
