@@ -1,6 +1,6 @@
 """Makes pages of multifd payloads.
 
-Source: migration/multifd-zlib.c, migration/multifd-zstd.c (before 9.1 in multifd.c's siblings too).
+Source: migration/multifd-zlib.c, migration/multifd-zstd.c, and multifd.c for `none`.
 
 Rule 1: zlib and zstd run as one stream per channel over the whole migration, so packets
 have to be given in order and none may be left out.
@@ -11,7 +11,7 @@ however much it would expand to.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from qmig import limits
 from qmig._wire import Raw
@@ -94,7 +94,7 @@ class _Zstd:
         # With room for more than a packet's pages, one step takes all of the input: nothing
         # of this packet stays inside until the next one.
         self._stream = zstandard.ZstdDecompressor(max_window_size=limits.ZSTD_WINDOW).stream_writer(
-            self._sink, write_size=PACKET_PAGES_SIZE + 1
+            cast(Any, self._sink), write_size=PACKET_PAGES_SIZE + 1
         )
 
     def expand(self, payload: Raw, size: int) -> Raw:
@@ -107,7 +107,7 @@ class _Zstd:
             raise BadPayload(str(problem)) from None
         except _Overflow:
             pass
-        return sink.output
+        return memoryview(sink.output)
 
 
 _METHODS: Final[dict[int, Callable[[], Method]]] = {

@@ -25,7 +25,7 @@ from qmig.errors import LocalProtocolError, localised
 from qmig.legacy.receiver import Channel
 from qmig.legacy.state import StreamState
 
-#: "opens" every packet and the channel itself
+#: opens the channel and every packet
 MULTIFD_MAGIC: Final = 0x11223344
 MULTIFD_VERSION: Final = 1
 #: bytes of guest memory that one packet describes at most (`MULTIFD_PACKET_SIZE`)
@@ -80,7 +80,7 @@ class _PageOffsets(Subcon[Raw]):
         """Takes the number of pages as keyword `pages` of `parse` and `build`."""
         import construct
 
-        return construct.Bytes(construct.this._params.pages * 8)
+        return construct.Bytes(construct.this._.pages * 8)
 
     def encode(self, value: Raw) -> bytes:
         return bytes(value)

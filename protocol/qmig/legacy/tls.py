@@ -13,6 +13,7 @@ from qmig._feed import Feed, Steps
 from qmig._wire import GreedyBytes, Int8ub, Int16ub, Raw, Record, wire
 from qmig.errors import LocalProtocolError, localised
 from qmig.legacy.receiver import Channel
+from qmig.legacy.state import StreamState
 
 #: RFC 5246: 2^14 and at most 2048 of what encryption adds; TLS 1.3 allows less
 MAX_LENGTH: Final = (1 << 14) + 2048
@@ -82,6 +83,7 @@ class TlsReceiver(Channel):
 
     `offset` is the absolute offset of the first byte given."""
 
-    def __init__(self, *, offset: int = 0) -> None:
+    def __init__(self, state: StreamState | None = None, *, offset: int = 0) -> None:
+        self.state = state or StreamState()
         feed = Feed(offset)
         super().__init__(feed, _records(feed))
