@@ -80,7 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = qmig.main(args=arguments, prog_name="qmig", standalone_mode=False)
+        # Not `qmig.main()`: it turns Ctrl-C and a closed pipe into exit codes of its own.
+        with qmig.make_context("qmig", list(sys.argv[1:] if arguments is None else arguments)) as context:
+            code = qmig.invoke(context)
         sys.stdout.flush()
     except BaseException as problem:  # noqa: BLE001 - the last frame: every end of a command is a code and a line
         return _ended_by(problem)
@@ -88,10 +90,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _ended_by(problem: BaseException) -> int:
-    if os.environ.get("QMIG_TRACEBACK"):
-        raise problem
+    if isinstance(problem, click.exceptions.Exit):
+        return problem.exit_code
     if isinstance(problem, SystemExit):
         return problem.code if isinstance(problem.code, int) else int(problem.code is not None)
+    if os.environ.get("QMIG_TRACEBACK"):
+        raise problem
     if isinstance(problem, BrokenPipeError):
         _silence(sys.stdout)
     from qmig.cli.exits import exit_for, one_line
