@@ -33,7 +33,13 @@ LAYERS: dict[str, set[str]] = {
     "qmig.builds": BASE,
     "qmig._nursery": set(),
     "qmig.qmp": {*CORE, "qmig._nursery"},
-    "qmig.peers": {*CORE, "qmig._nursery", "qmig.qmp"},
+    "qmig.peers": {
+        *CORE,
+        "qmig._nursery",
+        "qmig.qmp",
+        "qmig.builds",
+        "qmig.testing",
+    },  # boots testing's guest
     "qmig.cli": {*CORE, "qmig.spec", "qmig.testing", "qmig.builds", "qmig.qmp", "qmig.peers"},
     "qmig_conformance": {*CORE, "qmig.testing", "qmig.builds", "qmig.peers", "qmig.qmp", "qmig.spec"},
     "qmig_fuzz": {*CORE, "qmig.testing", "qmig.peers"},
