@@ -80,8 +80,6 @@ class BlockEos(Record):
 class BlockReader:
     """Data of the `block` handler."""
 
-    version: ClassVar[int] = 1
-
     def __init__(self, feed: Feed, state: StreamState) -> None:
         self.feed = feed
 

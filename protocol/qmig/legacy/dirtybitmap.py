@@ -132,8 +132,6 @@ class DirtyBitmapBits(DirtyBitmapChunk):
 class DirtyBitmapReader:
     """Data of the `dirty-bitmap` handler."""
 
-    version: ClassVar[int] = 1
-
     def __init__(self, feed: Feed, state: StreamState) -> None:
         self.feed = feed
         self.node: str | None = None

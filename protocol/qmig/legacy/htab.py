@@ -60,8 +60,6 @@ class HtabEnd(Record):
 class HtabReader:
     """Data of the `spapr/htab` handler."""
 
-    version: ClassVar[int] = 1
-
     def __init__(self, feed: Feed, state: StreamState) -> None:
         self.feed = feed
         self.entries: int | None = None  # in the table, None while its size is unknown

@@ -133,8 +133,6 @@ def _page_bytes(feed: Feed, kind: type[P], limit: int) -> Steps[P]:
 class StorageAttributesReader:
     """Data of the `s390-storage_attributes` handler."""
 
-    version: ClassVar[int] = 0
-
     def __init__(self, feed: Feed, state: StreamState) -> None:
         self.feed = feed
 

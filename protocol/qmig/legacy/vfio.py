@@ -105,8 +105,6 @@ _FOLLOWERS: Final = frozenset(
 class VfioReader:
     """Data of a VFIO device's handler."""
 
-    version: ClassVar[int] = 1
-
     def __init__(self, feed: Feed, state: StreamState) -> None:
         self.feed = feed
 
