@@ -7,6 +7,7 @@ import tarfile
 import venv
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,8 +28,10 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheel(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from the unpacked source archive, which so proves to be complete."""
     folder = tmp_path_factory.mktemp("wheel")
+    # Debian 12's Python 3.11.2 has no extraction filters; newer ones warn when none is given.
+    options: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+        tar.extractall(folder, **options)
     (source,) = folder.iterdir()
     return build("wheel", source, folder)
 
