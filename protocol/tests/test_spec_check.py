@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from qmig.cli import main
@@ -280,13 +281,32 @@ def test_helpers_find_the_specification() -> None:
         assert [vector.id for vector in load_vectors(wanted.id, reader="none")] == []
 
 
-def test_spec_commands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_statements_and_what_cites_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["spec", "show", "leg-ver-030"]) == 0
     assert "The file version stayed 3" in capsys.readouterr().out
-    assert main(["spec", "show", "LEG-VER-03", "--json"]) == 0
+    assert main(["spec", "show", "LEG-VER-02", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["schema"] == "qmig/spec-show/1"
-    assert [row["id"] for row in document["requirements"]] == ["LEG-VER-030"]
-    assert main(["spec", "render"]) == 0
+    schema = json.loads((spec_root() / "schema/spec-show.json").read_text(encoding="utf-8"))
+    jsonschema.validate(document, schema)
+    rows = {row["id"]: row for row in document["requirements"]}
+    assert list(rows) == sorted(rows)
+    assert rows["LEG-VER-025"]["cited"]["registries"] == ["spec/registries/compat-properties.toml"]
+
+
+def test_check_and_render_commands(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("qmig.cli.spec.spec_root", lambda: tree / "spec")
+    monkeypatch.setattr("qmig.cli.spec.checkout", lambda: tree)
     assert main(["spec", "check"]) == 0
     assert capsys.readouterr().out == "specification: no problems\n"
+    edit(tree, CHAPTER, "`SEVEN`", "`SIX`")
+    assert main(["spec", "check"]) == 1
+    out, err = capsys.readouterr()
+    assert out == f"{CHAPTER}: generated parts are stale; run: qmig spec render\n"
+    assert err == "qmig: 1 problems in the specification\n"
+    assert main(["spec", "render"]) == 0
+    assert capsys.readouterr().out == f"rewritten: {tree / CHAPTER}\n"
+    assert main(["spec", "check"]) == 0
+    monkeypatch.setattr("qmig.cli.spec.checkout", lambda: None)
+    assert main(["spec", "render"]) == 2
