@@ -70,3 +70,10 @@ CPR_ENTRIES: Final = 65536
 JSON_VALUES: Final = 2 * MiB
 #: Structures inside structures in a description. QEMU's deepest is under 10.
 VMSTATE_DEPTH: Final = 48
+#: Fields made of one device; arrays of numbers are one each. A large machine has 10,000 in all.
+VMSTATE_FIELDS: Final = 1 << 18
+#: Device state in which a reading is searched for; more is kept undecoded. QEMU's largest are
+#: under 3 MiB where there is anything to search.
+VMSTATE_SEARCH: Final = 16 * MiB
+#: One RAM block: as much as any target can address.
+RAM_BLOCK: Final = 1 << 52

@@ -1,69 +1,367 @@
 """Finds runs of page records without touching Python once per page.
 
-Rule 1: one regular expression per (block length, page size) accepts exactly the words
-of valid addresses of that block with flags PAGE|CONTINUE or ZERO|CONTINUE, and steps
-over the payload. What it does not accept goes to the scalar path in `ramwalk`, which
-knows the reason. `test_ram_pages.py` holds it to the construct declaration.
+Rule 1: regular expressions step over whole records; what they cannot say (offset within
+the block, order of the offsets, the name) is checked on all records of a match at once.
+`test_ram_pages.py` holds the result to the construct declaration.
+Rule 2: no expression depends on a block's length or name, so a hostile stream cannot make
+us compile one per record.
+Rule 3: a full scan sends page after page. `groups` recognises 64 KiB of consecutive pages
+by one back-referenced prefix, which makes the count by kind and the proof that the
+offsets ascend free of charge. Everything else goes through `batch`, 512 records at a time.
 """
 
 from __future__ import annotations
 
+import enum
 import functools
+import itertools
+import operator
 import re
-from collections.abc import Callable
-from typing import Final
+import struct
+import sys
+from array import array
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple, TypeAlias
 
-#: (PAGE run)(ZERO run) pairs found by one match: more pairs, fewer calls
+#: records that `batch` looks at in one go: bounds its lists
+BATCH: Final = 512
+#: ends of events: bounds the arrays that describe one
+MAX_RECORDS: Final = 1 << 18
+MAX_ASCENTS: Final = 1024
+#: 64 KiB groups found by one match: more groups, fewer calls
+GROUPS: Final = 4
+_SPAN: Final = 65536
+#: (PAGE run)(ZERO run) pairs found by one match
 PAIRS: Final = 4
-_GROUPS: Final = tuple(range(1, 2 * PAIRS + 1))
+
+_PAGE: Final = 0x28  # PAGE | CONTINUE
+_ZERO: Final = 0x22  # ZERO | CONTINUE
+_PAGE_NAMED: Final = 0x08
+_ZERO_NAMED: Final = 0x02
+_WORD: Final = struct.Struct(">Q")
+
+_Match: TypeAlias = Callable[[memoryview, int, int], "re.Match[bytes] | None"]
+_Find: TypeAlias = Callable[[memoryview, int, int], list[bytes]]
 
 
-def _one_of(low: int, high: int, step: int = 1) -> bytes:
-    values = range(low, high + 1, step)
-    return b"[" + b"".join(b"\\x%02x" % value for value in values) + b"]" if values else b"(?!)"
+class RunKind(enum.IntEnum):
+    """What the records of one run are. NAMED ones spell the block's idstr."""
+
+    ZERO = 0
+    PAGE = 1
+    ZERO_NAMED = 2
+    PAGE_NAMED = 3
 
 
-def _address(last: int, page_size: int) -> bytes:
-    """Accepts the upper 7 bytes of every page-aligned word up to `last`."""
-    step = max(page_size >> 8, 1)
-    top = last.to_bytes(8, "big")
-
-    def from_byte(index: int) -> bytes:
-        if index == 6:
-            return _one_of(0, top[6], step)
-        tail = b"." * (5 - index) + _one_of(0, 255, step)
-        exact = b"\\x%02x" % top[index] + from_byte(index + 1)
-        if not top[index]:
-            return exact
-        return b"(?:" + _one_of(0, top[index] - 1) + tail + b"|" + exact + b")"
-
-    return from_byte(0)
+_KINDS: Final = {
+    _ZERO: RunKind.ZERO,
+    _PAGE: RunKind.PAGE,
+    _ZERO_NAMED: RunKind.ZERO_NAMED,
+    _PAGE_NAMED: RunKind.PAGE_NAMED,
+}
 
 
-@functools.lru_cache(maxsize=64)
-def matcher(used_length: int, page_size: int) -> Callable[[memoryview, int, int], re.Match[bytes] | None]:
-    """Matches PAIRS × (run of PAGE records, run of ZERO records) at a position."""
-    if used_length < page_size:
-        return re.compile(b"()" * (2 * PAIRS)).match
-    head = _address(used_length - page_size, page_size)
-    page = b"((?:" + head + b"\\x28" + b".{%d}" % page_size + b")*+)"
-    zero = b"((?:" + head + b"\\x22.)*+)"
-    return re.compile((page + zero) * PAIRS, re.DOTALL).match
+class Ascent(NamedTuple):
+    """Records of which each lies above the one before: first and last offset in the block
+    (bytes), how many of each kind."""
+
+    first: int
+    last: int
+    normal: int
+    zero: int
 
 
-def scan(
-    view: memoryview, at: int, end: int, used_length: int, page_size: int, kinds: bytearray, counts: list[int]
-) -> int:
-    """Appends the runs found from `at` on to `kinds`, `counts`; returns where they end.
+class Run(NamedTuple):
+    """`pages` records of one kind for consecutive pages from `address` on; the first record
+    is at byte `at` of the batch's data."""
 
-    Only whole records below `end` count; a run's kind is 1 for PAGE, 0 for ZERO."""
-    match = matcher(used_length, page_size)
-    strides = (8 + page_size, 9)
+    kind: RunKind
+    address: int
+    pages: int
+    at: int
+
+
+def _aligned(page_size: int) -> bytes:
+    """Accepts bits 8 to 15 of a page-aligned word."""
+    return b"[" + b"".join(b"\\x%02x" % value for value in range(0, 256, max(page_size >> 8, 1))) + b"]"
+
+
+class _Patterns(NamedTuple):
+    """What recognises records that do not name their block."""
+
+    match: _Match  # up to BATCH records
+    words: _Find  # the words of records that `match` found
+    pairs: _Match  # PAIRS times a run of PAGE and a run of ZERO records
+    groups: tuple[tuple[_Match, int], ...]  # 64 KiB of consecutive pages, and how many times
+
+
+@functools.lru_cache(maxsize=16)
+def _patterns(page_size: int) -> _Patterns:
+    head = b".{6}" + _aligned(page_size)
+    page = head + b"\\x28.{%d}" % page_size
+    zero = head + b"\\x22."
+
+    def compiled(text: bytes) -> re.Pattern[bytes]:
+        return re.compile(text, re.DOTALL)
+
+    # The kinds are worked out from a match's length, which is unambiguous below this many records.
+    most = (page_size + 8) // 9 * page_size // _SPAN
+    groups = [(compiled(_group(page_size, n)).match, n) for n in (GROUPS, 1) if n <= most]
+    return _Patterns(
+        match=compiled(b"(?:%s(?:\\x28.{%d}|\\x22.)){0,%d}+" % (head, page_size, BATCH)).match,
+        words=compiled(b"(.{7}[\\x22\\x28])(?:(?<=\\x28).{%d}|.)" % page_size).findall,
+        pairs=compiled(b"((?:%s)*+)((?:%s)*+)" % (page, zero) * PAIRS).match,
+        groups=tuple(groups),
+    )
+
+
+def _group(page_size: int, count: int) -> bytes:
+    """`count` times all pages of one 64 KiB range in order; captures each range's upper 6 bytes."""
+    text = b""
+    for number in range(1, count + 1):
+        for low in range(0, _SPAN, page_size):
+            prefix = b"\\%d" % number if low else b"(.{6})"
+            text += prefix + b"\\x%02x(?:\\x28.{%d}|\\x22.)" % (low >> 8, page_size)
+    return text
+
+
+@functools.lru_cache(maxsize=512)
+def _named(page_size: int, length: int) -> tuple[_Match, Callable[..., list[tuple[bytes, ...]]]]:
+    """As `_Patterns.match` and `.words`, for records with or without a name of this length."""
+    head = b".{6}" + _aligned(page_size)
+    name = b".{%d}" % (length + 1)
+    match = b"(?:%s(?:\\x28.{%d}|\\x22.|\\x08%s.{%d}|\\x02%s.)){0,%d}+" % (
+        head,
+        page_size,
+        name,
+        page_size,
+        name,
+        BATCH,
+    )
+    words = b"(.{7}\\x28).{%d}|(.{7}\\x22).|(.{7}\\x08)(%s).{%d}|(.{7}\\x02)(%s)." % (
+        page_size,
+        name,
+        page_size,
+        name,
+    )
+    return re.compile(match, re.DOTALL).match, re.compile(words, re.DOTALL).findall
+
+
+class Batch(NamedTuple):
+    """Some consecutive records of one block."""
+
+    addresses: array[int]
+    flags: bytes
+    stop: int  # where the last one ends
+
+
+def strides(page_size: int, name: int) -> dict[int, int]:
+    """Low byte of the word -> bytes of such a record; `name` is the length of the idstr."""
+    named = 9 + name
+    return {
+        _ZERO: 9,
+        _PAGE: 8 + page_size,
+        _ZERO_NAMED: named + 1,
+        _PAGE_NAMED: named + page_size,
+    }
+
+
+def batch(view: memoryview, at: int, end: int, page_size: int, name: bytes) -> Batch | None:
+    """Up to `BATCH` whole page records of the block `name` that lie in `view[at:end]`."""
+    patterns = _patterns(page_size)
+    found = patterns.match(view, at, end)
+    assert found is not None
+    stop = found.end()
+    if stop > at:
+        return Batch(*_split(patterns.words(view, at, stop)), stop)
+    if view[at + 8 : at + 9 + len(name)] != bytes([len(name)]) + name:
+        return None
+    match, words = _named(page_size, len(name))
+    found = match(view, at, end)
+    assert found is not None
+    taken = []
+    other = bytes([len(name)]) + name
+    for page, zero, page_named, first, zero_named, second in words(view, at, found.end()):
+        if (page_named or zero_named) and other not in (first, second):
+            break
+        taken.append(page or zero or page_named or zero_named)
+    if not taken:
+        return None
+    addresses, flags = _split(taken)
+    return Batch(addresses, flags, at + sum(map(strides(page_size, len(name)).__getitem__, flags)))
+
+
+def _split(words: list[bytes]) -> tuple[array[int], bytes]:
+    raw = bytearray().join(words)
+    flags = bytes(raw[7::8])
+    raw[7::8] = bytes(len(words))
+    return big_endian(raw), flags
+
+
+def big_endian(raw: bytes | bytearray) -> array[int]:
+    """Words of 8 bytes as numbers."""
+    values = array("Q", bytes(raw))
+    if sys.byteorder == "little":
+        values.byteswap()
+    return values
+
+
+class PageScan:
+    """Page records of one block at the start of `view`; `at` is where the last one found ends.
+
+    Only whole records below `end` count, and only up to one that is outside the block."""
+
+    def __init__(self, view: memoryview, end: int, page_size: int, used_length: int, name: bytes) -> None:
+        self.view = view
+        self.end = end
+        self.page_size = page_size
+        self.used_length = used_length
+        self.name = name
+        self.at = 0
+        self.records = 0
+        self.closed: list[Ascent] = []
+        self.first = self.last = -1
+        self.normal = self.zero = 0
+
+    def ascents(self) -> tuple[Ascent, ...]:
+        return (*self.closed, Ascent(self.first, self.last, self.normal, self.zero))
+
+    def add(self, first: int, last: int, normal: int, zero: int) -> None:
+        """Counts records that ascend from `first` to `last`."""
+        if first <= self.last:
+            self.closed.append(Ascent(self.first, self.last, self.normal, self.zero))
+            self.normal = self.zero = 0
+            self.last = -1
+        if self.last < 0:
+            self.first = first
+        self.last = last
+        self.normal += normal
+        self.zero += zero
+        self.records += normal + zero
+
+    def run(self) -> None:
+        """Finds as many as there are, within the bounds of one event."""
+        groups = _patterns(self.page_size).groups
+        dense = bool(groups)
+        while self.records < MAX_RECORDS and len(self.closed) < MAX_ASCENTS and self.at < self.end:
+            if dense:
+                self._steps()
+                if self._groups(groups):
+                    continue
+            last, records = self.last, self.records
+            if not self._batch():
+                return
+            dense = bool(groups) and self.last - last == (self.records - records) * self.page_size
+
+    def _steps(self) -> None:
+        """Consecutive pages up to the next multiple of 64 KiB."""
+        view, at, page = self.view, self.at, self.page_size
+        address = self.last + page if self.last >= 0 else 0
+        start = address
+        normal = zero = 0
+        while address % _SPAN and address < self.used_length and at + 9 <= self.end:
+            word = _WORD.unpack_from(view, at)[0]
+            if word == address | _PAGE and at + 8 + page <= self.end:
+                at += 8 + page
+                normal += 1
+            elif word == address | _ZERO:
+                at += 9
+                zero += 1
+            else:
+                break
+            address += page
+        if address > start:
+            self.add(start, address - page, normal, zero)
+            self.at = at
+
+    def _groups(self, groups: tuple[tuple[_Match, int], ...]) -> bool:
+        """Whole 64 KiB ranges of consecutive pages."""
+        view, at, end, stride = self.view, self.at, self.end, 8 + self.page_size
+        start = address = self.last + self.page_size if self.last >= 0 else 0
+        if address % _SPAN:
+            return False
+        normal = zero = 0
+        limit = min(self.used_length, start + (MAX_RECORDS - self.records) * self.page_size)
+        for match, count in groups:
+            span = count * _SPAN
+            while address + span <= limit and (found := match(view, at, end)) is not None:
+                prefix = address >> 16
+                if found.groups() != tuple([n.to_bytes(6, "big") for n in range(prefix, prefix + count)]):
+                    break
+                stop = found.end()
+                normal += (stop - at) // stride
+                zero += (stop - at) % stride // 9
+                at = stop
+                address += span
+        if address == start:
+            return False
+        self.add(start, address - self.page_size, normal, zero)
+        self.at = at
+        return True
+
+    def _batch(self) -> bool:
+        """Up to BATCH records in any order."""
+        found = batch(self.view, self.at, self.end, self.page_size, self.name)
+        if found is None:
+            return False
+        addresses, flags, stop = found
+        if max(addresses) >= self.used_length:
+            good = next(i for i, address in enumerate(addresses) if address >= self.used_length)
+            if not good:
+                return False
+            addresses, flags = addresses[:good], flags[:good]
+            stop = self.at + sum(map(strides(self.page_size, len(self.name)).__getitem__, flags))
+        begin = 0
+        turns = list(map(operator.le, addresses[1:], addresses))
+        while begin < len(addresses):
+            try:
+                after = turns.index(True, begin) + 1
+            except ValueError:
+                after = len(addresses)
+            normal = flags.count(_PAGE, begin, after) + flags.count(_PAGE_NAMED, begin, after)
+            self.add(addresses[begin], addresses[after - 1], normal, after - begin - normal)
+            begin = after
+        self.at = stop
+        return True
+
+
+def record_runs(view: memoryview, page_size: int, name: bytes, first: int | None) -> Iterator[Run]:
+    """All records of one batch of pages as runs, in order. `first` is the first page's offset if the
+    pages are known to be consecutive."""
+    at, end = 0, len(view)
+    address = first or 0
+    sizes = strides(page_size, len(name))
+    while at < end:
+        if first is not None:
+            for run in _pair_runs(view, at, address, page_size):
+                yield run
+                address = run.address + run.pages * page_size
+                at = run.at + run.pages * (8 + page_size if run.kind else 9)
+        found = batch(view, at, end, page_size, name) if at < end else None
+        if found is None:
+            return
+        steps = [address - index * page_size for index, address in enumerate(found.addresses)]
+        index = 0
+        for (flag, _), group in itertools.groupby(zip(found.flags, steps, strict=True)):
+            count = len(list(group))
+            address = found.addresses[index]
+            yield Run(_KINDS[flag], address, count, at)
+            index += count
+            at += count * sizes[flag]
+            address += count * page_size
+
+
+def _pair_runs(view: memoryview, at: int, address: int, page_size: int) -> Iterator[Run]:
+    """Runs of records without names, for pages known to be consecutive from `address` on."""
+    match = _patterns(page_size).pairs
+    page, zero = RunKind.PAGE, RunKind.ZERO
+    end = len(view)
+    stride = 8 + page_size
     while (found := match(view, at, end)) is not None and found.end() > at:
-        for group in _GROUPS:
+        for group in range(1, 2 * PAIRS + 1):
             stop = found.end(group)
             if stop > at:
-                kinds.append(group & 1)
-                counts.append((stop - at) // strides[1 - (group & 1)])
+                count = (stop - at) // (stride if group & 1 else 9)
+                yield Run(page if group & 1 else zero, address, count, at)
+                address += count * page_size
                 at = stop
-    return at

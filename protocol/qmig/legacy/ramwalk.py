@@ -3,6 +3,7 @@
 Rule 1: CONTINUE refers to the last block named on the same channel, across sections.
 Rule 2: an address is checked against the block's used_length before anything is
 delivered; the pages before a wrong one are delivered first.
+Rule 3: flags are told apart as receivers do it: by equality, without CONTINUE.
 """
 
 from __future__ import annotations
@@ -11,15 +12,20 @@ from typing import Final
 
 from qmig import limits
 from qmig._feed import Feed, Steps
-from qmig.legacy.pages import scan
+from qmig.legacy.blocklist import BlockList
+from qmig.legacy.pages import PageScan
+from qmig.legacy.pagesize import USUAL, PageSizeFinder
 from qmig.legacy.ram import (
-    RamBlockEntry,
+    FLAG_BITS,
+    RamDeltas,
     RamEos,
     RamFlag,
     RamHook,
-    RamMemSize,
     RamMultifdFlush,
     RamPages,
+    RamXbzrlePage,
+    compress_bound,
+    raw_name,
 )
 from qmig.legacy.sections import SectionType
 from qmig.legacy.state import RamBlock, StreamState
@@ -27,6 +33,10 @@ from qmig.legacy.state import RamBlock, StreamState
 _CONTINUE: Final = int(RamFlag.CONTINUE)
 _ZERO: Final = int(RamFlag.ZERO)
 _PAGE: Final = int(RamFlag.PAGE)
+_XBZRLE: Final = int(RamFlag.XBZRLE)
+_COMPRESS: Final = int(RamFlag.COMPRESS_PAGE)
+#: records of one `RamDeltas`: bounds its list of starts
+_MOST_DELTAS: Final = 4096
 
 
 class RamReader:
@@ -36,6 +46,8 @@ class RamReader:
         self.feed = feed
         self.state = state
         self.last: RamBlock | None = None
+        self.blocks = BlockList(feed, state)
+        self.sizes = PageSizeFinder(feed, state)
 
     def section(self, kind: SectionType) -> Steps[None]:
         """Reads the data of one `ram` section."""
@@ -47,85 +59,139 @@ class RamReader:
         while True:
             feed.expect("RAM record", "LEG-RAM-001")
             word = int.from_bytes((yield from feed.need(8)), "big")
-            flags = word & (self.state.target_page_size - 1)
+            flags = word & (self.state.page_size or FLAG_BITS + 1) - 1
             kind = flags & ~_CONTINUE
             if kind in (_PAGE, _ZERO):
-                yield from self._pages()
-            elif flags == RamFlag.EOS and word == flags:
+                yield from self._pages((yield from self._page_size(word)))
+            elif kind in (_XBZRLE, _COMPRESS):
+                yield from self._deltas((yield from self._page_size(word)))
+            elif kind == RamFlag.EOS:
                 yield (yield from feed.read(RamEos))
                 return
-            elif flags == RamFlag.MEM_SIZE:
-                yield from self._block_list()
-            elif flags == RamFlag.MULTIFD_FLUSH and word == flags:
+            elif kind == RamFlag.MEM_SIZE:
+                yield from self.blocks.read()
+            elif kind == RamFlag.MULTIFD_FLUSH:
                 yield (yield from feed.read(RamMultifdFlush))
-            elif flags == RamFlag.HOOK:
+            elif kind == RamFlag.HOOK:
                 yield (yield from feed.read(RamHook))
             else:
                 raise feed.error(f"unknown combination of RAM flags {flags:#x}", "LEG-RAM-002")
 
-    def _block_list(self) -> Steps[None]:
-        opening = yield from self.feed.read(RamMemSize)
-        yield opening
-        left = opening.total
-        context = set()
-        if "x-ignore-shared" in self.state.capabilities:
-            context.add("gpa")
-        while left > 0:
-            entry = yield from self.feed.read(RamBlockEntry, context)
-            if len(self.state.blocks) >= limits.RAM_BLOCKS:
-                raise self.feed.limit(f"more than {limits.RAM_BLOCKS} RAM blocks")
-            if entry.used_length > left:
-                raise self.feed.error(
-                    f"used_length {entry.used_length:#x} exceeds what is left of the total, {left:#x}",
-                    "LEG-RAM-012",
-                )
-            left -= entry.used_length
-            self.state.blocks[entry.idstr] = RamBlock(
-                entry.idstr, entry.used_length, entry.page_size, entry.gpa
-            )
-            yield entry
+    def _page_size(self, word: int) -> Steps[int]:
+        """The target page size, found out if need be."""
+        if self.state.page_size is None:
+            found = yield from self.sizes.find(self.last)
+            if found is None:
+                # No full page in sight: whatever is chosen for now, no record's length depends on it.
+                address = word & ~FLAG_BITS
+                return min(USUAL, address & -address) if address else USUAL
+            self.state.page_size = found
+        return self.state.page_size
 
-    def _head(self) -> Steps[tuple[int, RamBlock, int]]:
-        """Word, block and header length of the next page record; consumes nothing."""
+    def _head(self, at: int, page_size: int) -> Steps[tuple[int, RamBlock, int]]:
+        """Word, block and end of the head of the page record at `at`; consumes nothing."""
         feed = self.feed
-        view = yield from feed.need(8)
-        word = int.from_bytes(view, "big")
-        length = 8
+        view = yield from feed.need(at + 8)
+        word = int.from_bytes(view[at:], "big")
+        end = at + 8
         block = self.last
         if not word & _CONTINUE:
-            size = (yield from feed.need(9))[8]
-            length = 9 + size
-            name = bytes((yield from feed.need(length))[9:]).decode("utf-8", "surrogateescape")
+            size = (yield from feed.need(end + 1))[end]
+            end += 1 + size
+            name = bytes((yield from feed.need(end))[end - size :]).decode("utf-8", "surrogateescape")
             block = self.state.blocks.get(name)
             if block is None:
                 raise feed.error(f"page of unknown RAM block {name!a}", "LEG-RAM-040")
         elif block is None:
             raise feed.error("CONTINUE before any block was named", "LEG-RAM-041")
-        address = word & -self.state.target_page_size
+        address = word & -page_size
         if address >= block.used_length:
             raise feed.error(
                 f"offset {address:#x} is outside {block.idstr!a} ({block.used_length:#x} bytes)",
                 "LEG-RAM-042",
             )
-        return word, block, length
+        if word & (page_size - 1) & ~FLAG_BITS:
+            raise feed.error(f"offset {word & ~FLAG_BITS:#x} is not page-aligned", "LEG-RAM-043")
+        return word, block, end
 
-    def _pages(self) -> Steps[None]:
+    def _pages(self, page: int) -> Steps[None]:
         """Reads the longest batch of page records that lies in one piece."""
-        feed, page = self.feed, self.state.target_page_size
+        feed = self.feed
         start = feed.offset
-        word, block, length = yield from self._head()
-        is_page = bool(word & _PAGE)
-        view = yield from feed.need(length + (page if is_page else 1))
-        named = 0 if word & _CONTINUE else 2
-        kinds = bytearray([is_page | named])  # a RunKind
-        counts = [1]
+        word, block, length = yield from self._head(0, page)
+        is_page = word & _PAGE == _PAGE
+        length += page if is_page else 1
+        yield from feed.need(length)
         window = feed.window()
         end = min(len(window), limits.RAM_BATCH)
-        stop = scan(window, len(view), end, block.used_length, page, kinds, counts)
-        data = window[:stop]
+        if self.state.page_size is None:
+            end = min(end, self.sizes.clear - start)
+        scan = PageScan(window, end, page, block.used_length, raw_name(block.idstr))
+        address = word & -page
+        scan.add(address, address, is_page, not is_page)
+        scan.at = length
+        scan.run()
+        stop = scan.at
         feed.skip(stop)
         self.last = block
-        batch = RamPages(
-            block=block.idstr, page_size=page, kinds=bytes(kinds), counts=tuple(counts), data=data
-        )
+        batch = RamPages(block=block.idstr, page_size=page, ascents=scan.ascents(), data=window[:stop])
         yield batch.place(start, stop)
+
+    def _deltas(self, page: int) -> Steps[None]:
+        """Reads the longest batch of XBZRLE and COMPRESS_PAGE records that lies in one piece."""
+        feed = self.feed
+        start = feed.offset
+        word, block, head = yield from self._head(0, page)
+        stop = yield from self._payload(word, head, page)
+        self.last = block
+        window = feed.window()
+        starts = [0]
+        while len(starts) < _MOST_DELTAS:
+            end = self._next_delta(window, stop, page, block)
+            if not end:
+                break
+            starts.append(stop)
+            stop = end
+        feed.skip(stop)
+        batch = RamDeltas(block=block.idstr, page_size=page, starts=tuple(starts), data=window[:stop])
+        yield batch.place(start, stop)
+
+    def _payload(self, word: int, at: int, page: int) -> Steps[int]:
+        """Where the record ends whose head ends at `at`; waits for all of it."""
+        feed = self.feed
+        if word & (page - 1) & ~_CONTINUE == _XBZRLE:
+            view = yield from feed.need(at + 3)
+            if view[at] != 1:
+                raise feed.error(f"XBZRLE encoding {view[at]}, expected 1", RamXbzrlePage.requirement)
+            size, most = int.from_bytes(view[at + 1 : at + 3], "big"), page
+            at, rule = at + 3, "LEG-RAM-034"
+        else:
+            view = yield from feed.need(at + 4)
+            size, most = int.from_bytes(view[at : at + 4], "big"), compress_bound(page)
+            at, rule = at + 4, "LEG-RAM-035"
+        if size > most:
+            raise feed.error(f"encoded page of {size} bytes, the most is {most}", rule)
+        yield from feed.need(at + size)
+        return at + size
+
+    def _next_delta(self, window: memoryview, at: int, page: int, block: RamBlock) -> int:
+        """Where the delta record at `at` ends; 0 if it is not whole, not valid, or of another kind
+        or block: then it is looked at again on its own."""
+        head = bytes(window[at : at + 12])
+        if len(head) < 12:
+            return 0
+        word = int.from_bytes(head[:8], "big")
+        flags = word & (page - 1)
+        if word & -page >= block.used_length:
+            return 0
+        if flags == _XBZRLE | _CONTINUE:
+            size = int.from_bytes(head[9:11], "big")
+            end = at + 11 + size
+            good = head[8] == 1 and size <= page
+        elif flags == _COMPRESS | _CONTINUE:
+            size = int.from_bytes(head[8:], "big")
+            end = at + 12 + size
+            good = size <= compress_bound(page)
+        else:
+            return 0
+        return end if good and end <= len(window) else 0

@@ -13,7 +13,6 @@ Rule 3: a batch of pages in one unbroken ascent is not looked into.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, cast
 
@@ -98,46 +97,5 @@ class RoundTracker:
 
 def ascents(batch: RamPages) -> Iterator[tuple[RamPages, int, int]]:
     """The batch, cut where an offset is not above the one before it: piece, first and last offset."""
-    mask = -batch.page_size
-    view = memoryview(batch.data)
-    tail = batch.stride(batch.kinds[-1])
-    first = int.from_bytes(view[:8], "big") & mask
-    last = int.from_bytes(view[len(view) - tail :][:8], "big") & mask
-    if last - first == (sum(batch.counts) - 1) * batch.page_size:
-        yield batch, first, last
-        return
-    yield from _cut(batch, view)
-
-
-def _cut(batch: RamPages, view: memoryview) -> Iterator[tuple[RamPages, int, int]]:
-    mask = -batch.page_size
-    kinds = bytearray()
-    counts: list[int] = []
-    low = at = 0
-    begin = previous = -1
-    for kind, count in zip(batch.kinds, batch.counts, strict=True):
-        stride = batch.stride(kind)
-        inside = 0
-        for (word,) in struct.iter_unpack(f">Q{stride - 8}x", view[at : at + stride * count]):
-            offset = word & mask
-            if offset <= previous:
-                if inside:
-                    kinds.append(kind)
-                    counts.append(inside)
-                yield _piece(batch, kinds, counts, view[low:at], low), begin, previous
-                kinds, counts, inside, low, begin = bytearray(), [], 0, at, offset
-            elif begin < 0:
-                begin = offset
-            previous = offset
-            inside += 1
-            at += stride
-        kinds.append(kind)
-        counts.append(inside)
-    yield _piece(batch, kinds, counts, view[low:], low), begin, previous
-
-
-def _piece(batch: RamPages, kinds: bytearray, counts: list[int], data: memoryview, low: int) -> RamPages:
-    piece = RamPages(
-        block=batch.block, page_size=batch.page_size, kinds=bytes(kinds), counts=tuple(counts), data=data
-    )
-    return piece.place(batch.offset + low, len(data))
+    for piece in batch.pieces():
+        yield piece, piece.ascents[0].first, piece.ascents[0].last

@@ -20,6 +20,7 @@ from qmig.legacy.commands import (
     MigCmd,
     Packaged,
     PackageEnd,
+    PostcopyAdvise,
     PostcopyRun,
     UnknownCommand,
 )
@@ -34,6 +35,7 @@ from qmig.legacy.header import (
     Subsection,
 )
 from qmig.legacy.live import LiveReader, open_reader
+from qmig.legacy.ram import TARGET_PAGE_SIZES
 from qmig.legacy.sections import (
     EndOfFile,
     SectionEnd,
@@ -177,6 +179,10 @@ class MainWalker:
             yield from self._package(record)
         elif isinstance(record, PostcopyRun) and self.nesting:
             self.running = True
+        elif isinstance(record, PostcopyAdvise):
+            self.state.postcopy_advised = True
+            if record.target_page_size in TARGET_PAGE_SIZES:
+                self.state.page_size = self.state.page_size or record.target_page_size
 
     def _package(self, record: Packaged) -> Steps[None]:
         feed = self.feed

@@ -26,8 +26,8 @@ def zero_page(address: int, *, block: str = "") -> bytes:
     return (address | 0x22).to_bytes(8, "big") + b"\0"
 
 
-def pages(data: bytes, counts: tuple[int, ...] = (1, 1), kinds: bytes = b"\x02\x00") -> RamPages:
-    return RamPages(block="pc.ram", page_size=4096, kinds=kinds, counts=counts, data=data)
+def pages(data: bytes) -> RamPages:
+    return RamPages(block="pc.ram", page_size=4096, data=data)
 
 
 TWO_PAGES = pages(zero_page(0, block="pc.ram") + zero_page(0x1000))
