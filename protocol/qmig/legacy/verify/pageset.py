@@ -1,0 +1,135 @@
+"""Which pages of a RAM block were seen: one bit per page, in pieces, never one object per page.
+
+Rule 1: memory follows what came, not what a length claims. A piece whose pages are all in the set is one
+shared number; another costs 512 bytes for 4096 pages.
+Rule 2: there is a bound on the pieces of one migration; beyond it the set gives up, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+_SHIFT: Final = 12
+#: pages of one piece
+PIECE: Final = 1 << _SHIFT
+_MASK: Final = PIECE - 1
+_FULL: Final = (1 << PIECE) - 1
+#: Pieces of all blocks of one migration: 1 TiB of 4 KiB pages, 100 MB at worst and 10 MB for a full scan.
+MAX_PIECES: Final = 1 << 16
+
+
+class Budget:
+    """Counts the pieces of one migration."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int = MAX_PIECES) -> None:
+        self.left = left
+
+    @property
+    def exceeded(self) -> bool:
+        return self.left < 0
+
+
+class PageSet:
+    """Numbers of pages."""
+
+    __slots__ = ("_budget", "_pieces")
+
+    def __init__(self, budget: Budget) -> None:
+        self._pieces: dict[int, int] = {}
+        self._budget = budget
+
+    def __bool__(self) -> bool:
+        return any(self._pieces.values())
+
+    def __len__(self) -> int:
+        """Pieces, which is what the budget counts."""
+        return len(self._pieces)
+
+    def add(self, first: int, count: int) -> bool:
+        """Adds `count` pages from `first` on; whether one of them was there before."""
+        there = 0
+        for piece, mask in _pieces(first, count):
+            bits = self._pieces.get(piece)
+            if bits is None:
+                if self._budget.exceeded:
+                    continue
+                self._budget.left -= 1
+                bits = 0
+            there |= bits & mask
+            bits |= mask
+            self._pieces[piece] = _FULL if bits == _FULL else bits
+        return bool(there)
+
+    def discard(self, first: int, count: int) -> None:
+        """Takes pages out."""
+        last = (first + count - 1) >> _SHIFT
+        if last - (first >> _SHIFT) > len(self._pieces):
+            # A range that claims more than there is.
+            for piece in [number for number in self._pieces if first >> _SHIFT < number < last]:
+                self._pieces[piece] = 0
+            self.discard(first, PIECE - (first & _MASK))
+            self.discard(last << _SHIFT, (first + count) - (last << _SHIFT))
+            return
+        for piece, mask in _pieces(first, count):
+            bits = self._pieces.get(piece)
+            if bits is not None:
+                self._pieces[piece] = bits & ~mask
+
+    def has(self, first: int, count: int) -> bool:
+        """Whether all of these pages are in the set."""
+        return self.missing(first, count) is None
+
+    def missing(self, first: int, count: int) -> int | None:
+        """The first page of the range that is not in the set."""
+        for piece, mask in _pieces(first, count):
+            absent = mask & ~self._pieces.get(piece, 0)
+            if absent:
+                return (piece << _SHIFT) + (absent & -absent).bit_length() - 1
+        return None
+
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """The pages as (first, count), in order."""
+        for piece in sorted(self._pieces):
+            bits = self._pieces[piece]
+            at = piece << _SHIFT
+            while bits:
+                skip = (bits & -bits).bit_length() - 1
+                bits >>= skip
+                run = (~bits & (bits + 1)).bit_length() - 1
+                yield at + skip, run
+                bits >>= run
+                at += skip + run
+
+
+def _pieces(first: int, count: int) -> Iterator[tuple[int, int]]:
+    """The range as (piece, mask)."""
+    end = first + count
+    while first < end:
+        piece, low = first >> _SHIFT, first & _MASK
+        size = min(end - first, PIECE - low)
+        yield piece, ((1 << size) - 1) << low
+        first += size
+
+
+class Ledger:
+    """Page sets by block."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._blocks: dict[str, PageSet] = {}
+
+    def __getitem__(self, block: str) -> PageSet:
+        found = self._blocks.get(block)
+        if found is None:
+            found = self._blocks[block] = PageSet(self._budget)
+        return found
+
+    def items(self) -> Iterator[tuple[str, PageSet]]:
+        yield from self._blocks.items()
+
+    def pieces(self) -> int:
+        """How many pieces they have in all."""
+        return sum(len(pages) for pages in self._blocks.values())
