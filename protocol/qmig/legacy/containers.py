@@ -1,4 +1,4 @@
-"""What a stream may be wrapped in: recognising it, and the header of a libvirt save file.
+"""The head of a libvirt save file, behind which a migration stream stands.
 
 Source: libvirt src/qemu/qemu_saveimage.h and qemu_saveimage.c (9.0 to 11.x).
 
@@ -19,57 +19,12 @@ from qmig import limits
 from qmig._feed import Feed, Steps
 from qmig._wire import Bytes, GreedyBytes, Int32ub, Int32ul, Raw, Record, wire
 from qmig.errors import LocalProtocolError, UnsupportedFeature
-from qmig.legacy.cpr import CPR_MAGIC
-from qmig.legacy.header import FILE_MAGIC
 from qmig.legacy.receiver import Channel
 
 LIBVIRT_MAGIC: Final = b"LibvirtQemudSave"
 #: a save that was not finished
 LIBVIRT_PARTIAL: Final = b"LibvirtQemudPart"
 LIBVIRT_VERSION: Final = 2
-QCOW2_MAGIC: Final = 0x514649FB
-MULTIFD_MAGIC: Final = 0x11223344
-
-
-class Container(enum.Enum):
-    """What a file or channel begins with."""
-
-    STREAM = "migration stream"
-    MULTIFD = "multifd channel"
-    CPR = "CPR state"
-    LIBVIRT = "libvirt save file"
-    QCOW2 = "qcow2 image"
-    TLS = "TLS handshake"
-    GZIP = "gzip"
-    BZIP2 = "bzip2"
-    XZ = "xz"
-    LZOP = "lzop"
-    ZSTD = "zstd"
-    UNKNOWN = "unknown"
-
-
-_SIGNATURES: Final[tuple[tuple[bytes, Container], ...]] = (
-    (FILE_MAGIC.to_bytes(4, "big"), Container.STREAM),
-    (MULTIFD_MAGIC.to_bytes(4, "big"), Container.MULTIFD),
-    (CPR_MAGIC.to_bytes(4, "big"), Container.CPR),
-    (LIBVIRT_MAGIC, Container.LIBVIRT),
-    (LIBVIRT_PARTIAL, Container.LIBVIRT),
-    (QCOW2_MAGIC.to_bytes(4, "big"), Container.QCOW2),
-    (b"\x16\x03", Container.TLS),
-    (b"\x1f\x8b", Container.GZIP),
-    (b"BZh", Container.BZIP2),
-    (b"\xfd7zXZ\x00", Container.XZ),
-    (b"\x89LZO\x00\r\n\x1a\n", Container.LZOP),
-    (b"\x28\xb5\x2f\xfd", Container.ZSTD),
-)
-#: bytes that `identify` wants to see
-IDENTIFY: Final = 16
-
-
-def identify(head: Raw) -> Container:
-    """Names what begins with these bytes (the first `IDENTIFY` of a file or channel, or all)."""
-    start = bytes(head[:IDENTIFY])
-    return next((found for sign, found in _SIGNATURES if start.startswith(sign)), Container.UNKNOWN)
 
 
 class LibvirtFormat(enum.IntEnum):

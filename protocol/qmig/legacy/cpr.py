@@ -66,7 +66,7 @@ class _Named(Record):
 
     def validate(self) -> None:
         name: str = self.name  # type: ignore[attr-defined]
-        if name.find("\0") != len(name) - 1:
+        if not name or name.find("\0") != len(name) - 1:
             raise LocalProtocolError(
                 f"name {name!a} does not end with its only NUL", requirement="LEG-CPR-012"
             )

@@ -58,7 +58,8 @@ def self_delimiting(idstr: str, view: memoryview) -> int | None:
     if parser is None:
         return None
     feed = Feed()
-    feed.give(view)
+    if view:  # an empty chunk would be the end of input
+        feed.give(view)
     for record in parser(feed):
         if record is None:
             raise NeedBytes(len(view) + 1)
