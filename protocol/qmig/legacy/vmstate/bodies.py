@@ -1,0 +1,290 @@
+"""The body of a VMSD: fields, then subsections, with nothing that says where one ends.
+
+Rule 1: a field whose start and end are the same in every reading that fills the bytes is
+decoded; what lies between two such fields is kept as it is and said to be ambiguous.
+Rule 2: what looks like one of the body's own subsections is one, as for QEMU's loader
+(LEG-VMS-041).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from qmig import limits
+from qmig.legacy.vmstate.model import SUBSECTION_TYPE, Field, NoteKind
+from qmig.legacy.vmstate.positions import EMPTY, Positions, has, highest, meet, span, union, without
+from qmig.legacy.vmstate.region import Header, Misfit, Region
+from qmig.legacy.vmstate.shapes import Shape
+
+
+class BodyShape:
+    """`fields` then `subsections`; with `exact`, all of these in this order, else any of them.
+
+    `looser` makes a shape that allows more, for bytes that this one does not fit.
+    """
+
+    __slots__ = ("exact", "fields", "fixed", "looser", "named", "subsections", "version", "vmsd_name")
+
+    def __init__(
+        self,
+        vmsd_name: str,
+        version: int,
+        fields: Sequence[Shape],
+        subsections: Sequence[BodyShape] = (),
+        *,
+        exact: bool = False,
+        looser: Callable[[], BodyShape] | None = None,
+    ) -> None:
+        self.vmsd_name = vmsd_name
+        self.version = version
+        self.fields = fields
+        self.subsections = subsections
+        self.exact = exact
+        self.looser = looser
+        self.named = {sub.vmsd_name: sub for sub in subsections}
+        self.fixed = self._fixed()
+
+    def _fixed(self) -> int | None:
+        total = 0
+        for shape in self.fields:
+            if shape.fixed is None:
+                return None
+            total += shape.fixed
+        if not self.exact:
+            return None
+        for sub in self.subsections:
+            if sub.fixed is None:
+                return None
+            total += 6 + len(sub.vmsd_name.encode()) + sub.fixed
+        return total
+
+    # -- searching -----------------------------------------------------------------
+
+    def ends(self, region: Region, starts: Positions, end: int) -> Positions:
+        for shape in self.fields:
+            starts = shape.ends(region, starts, end)
+            if not starts[1]:
+                return EMPTY
+        return self._after(region, starts, end)
+
+    def starts(self, region: Region, goal: Positions, starts: Positions, end: int) -> Positions:
+        return self._path(region, self.fields, starts, goal, end)[0]
+
+    def _path(
+        self, region: Region, shapes: Sequence[Shape], starts: Positions, goal: Positions, end: int
+    ) -> list[Positions]:
+        """The places before each of `shapes` and behind the last that lie on a way from
+        `starts` to `goal`."""
+        way = [starts]
+        for shape in shapes:
+            way.append(shape.ends(region, way[-1], end) if way[-1][1] else EMPTY)
+        way[-1] = self._leading(region, way[-1], goal, end)
+        for index in range(len(shapes) - 1, -1, -1):
+            following = way[index + 1]
+            way[index] = shapes[index].starts(region, following, way[index], end) if following[1] else EMPTY
+        return way
+
+    def _mine(self, header: Header) -> bool:
+        name = self.vmsd_name
+        return header.name in self.named or (
+            bool(name) and len(header.name) > len(name) and header.name.startswith(name)
+        )
+
+    def _opens(self, region: Region, start: int, end: int) -> list[Header]:
+        """What opens a subsection of this body, in order."""
+        found = region.headers(start, end)
+        region.budget -= len(found) >> 4
+        return [header for header in found if self._mine(header)]
+
+    def _sub_ends(self, region: Region, header: Header, opens: list[Header], end: int) -> Positions:
+        sub = self.named.get(header.name)
+        if sub is not None:
+            return sub.ends(region, (header.body, 1), end)
+        limit = min((other.place for other in opens if other.place >= header.body), default=end)
+        return span(header.body, limit)
+
+    def _after(self, region: Region, places: Positions, end: int) -> Positions:
+        """Where the subsections may end that begin at one of `places`."""
+        if not places[1]:
+            return EMPTY
+        opens = self._opens(region, places[0], end)
+        for header in opens:
+            if has(places, header.place):
+                region.spend(places)
+                ends = self._sub_ends(region, header, opens, end)
+                places = union(without(places, (header.place, 1)), ends)
+        return places
+
+    def _leading(self, region: Region, places: Positions, goal: Positions, end: int) -> Positions:
+        """Those of `places` from which subsections lead to one of `goal`."""
+        return meet(places, self._works(region, places, goal, end)) if places[1] and goal[1] else EMPTY
+
+    def _works(self, region: Region, places: Positions, goal: Positions, end: int) -> Positions:
+        opens = self._opens(region, places[0], end)
+        for header in reversed(opens):
+            region.spend(goal)
+            leads = meet(self._sub_ends(region, header, opens, end), goal)
+            here = (header.place, 1)
+            goal = union(goal, here) if leads[1] else without(goal, here)
+        return goal
+
+    # -- making fields ---------------------------------------------------------------
+
+    def read(self, region: Region, start: int, end: int) -> list[Field]:
+        """What fills exactly these bytes, by this shape or a looser one. Never fails: what
+        does not fit is opaque."""
+        shape: BodyShape | None = self
+        while True:
+            marked = len(region.notes)
+            try:
+                return shape.children(region, start, end)
+            except Misfit as problem:
+                del region.notes[marked:]
+                looser = shape.looser() if shape.looser and problem.kind is not NoteKind.BUDGET else None
+                if looser is None:
+                    return shape.beginning(region, start, end, problem)
+                shape = looser
+
+    def beginning(self, region: Region, start: int, end: int, problem: Misfit) -> list[Field]:
+        """The fields in front whose places are certain, the rest opaque because of `problem`."""
+        found: list[Field] = []
+        place = start
+        name = "subsections"
+        for shape in self.fields:
+            name = shape.name
+            try:
+                if shape.fixed is None or place + shape.fixed > end:
+                    break
+                field = shape.explain(region, place, place + shape.fixed)
+            except Misfit:
+                break
+            if field is not None:
+                found.append(field)
+            place += shape.fixed
+        message = f"{problem.message}; not decoded from {name!a} on"
+        note = region.note(problem.kind, message, place, end, "LEG-VMS-072")
+        found.append(region.opaque("undecoded", place, end, note))
+        return found
+
+    def children(self, region: Region, start: int, end: int) -> list[Field]:
+        """The fields and subsections. Raises `Misfit` where no reading fits."""
+        if self.fixed is not None and self.fixed != end - start:
+            raise Misfit(f"{self.vmsd_name!a} describes {self.fixed} bytes of {end - start}", start)
+        found: list[Field] = []
+        place = start
+        for index, shape in enumerate(self.fields):
+            if shape.fixed is None:
+                return found + self._searched(region, index, place, end)
+            if place + shape.fixed > end:
+                raise Misfit(f"{shape.name!a} goes over the end", place, NoteKind.SHORT)
+            field = shape.explain(region, place, place + shape.fixed)
+            if field is not None:
+                found.append(field)
+            place += shape.fixed
+        if self.exact:
+            for sub in self.subsections:
+                place = self._listed(region, sub, place, found)
+        else:
+            self._subsections(region, place, end, found)
+        return found
+
+    def _searched(self, region: Region, first: int, start: int, end: int) -> list[Field]:
+        """The fields from number `first` on, and the subsections."""
+        if end - start > limits.VMSTATE_SEARCH:
+            raise Misfit(f"over {limits.VMSTATE_SEARCH} bytes to search", start, NoteKind.BUDGET)
+        shapes = self.fields[first:]
+        way = self._path(region, shapes, (start, 1), (end, 1), end)
+        if not way[0][1]:
+            raise Misfit(f"no reading of {self.vmsd_name!a} fills {end - start} bytes", start)
+        found: list[Field] = []
+        index = 0
+        while index < len(shapes):
+            after = index + 1
+            while after <= len(shapes) and way[after][1] != 1:
+                after += 1
+            if after > len(shapes):
+                found.append(self._unclear(region, shapes[index:], way[index][0], end))
+                return found
+            self._between(region, shapes[index:after], way[index][0], way[after][0], found)
+            index = after
+        self._subsections(region, way[-1][0], end, found)
+        return found
+
+    def _between(
+        self, region: Region, shapes: Sequence[Shape], start: int, end: int, found: list[Field]
+    ) -> None:
+        """Adds what these shapes are, between two certain places."""
+        if len(shapes) > 1:
+            if start < end:
+                found.append(self._unclear(region, shapes, start, end))
+            return
+        marked = len(region.notes)
+        try:
+            field = shapes[0].explain(region, start, end)
+        except Misfit as problem:
+            del region.notes[marked:]
+            note = region.note(problem.kind, problem.message, start, end, "LEG-VMS-072")
+            field = region.opaque(shapes[0].name, start, end, note)
+        if field is not None:
+            found.append(field)
+
+    def _unclear(self, region: Region, shapes: Sequence[Shape], start: int, end: int) -> Field:
+        names = [ascii(shape.name) for shape in shapes] or ["the subsections"]
+        what = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+        message = f"more than one reading of {what} fits"
+        note = region.note(NoteKind.AMBIGUOUS, message, start, end, "LEG-VMS-072")
+        return region.opaque("undecoded", start, end, note)
+
+    # -- subsections -------------------------------------------------------------------
+
+    def _listed(self, region: Region, sub: BodyShape, place: int, found: list[Field]) -> int:
+        """Adds the subsection that must come next; returns the place behind it."""
+        name = sub.vmsd_name.encode()
+        opening = b"\x05" + bytes([len(name)]) + name + (sub.version & 0xFFFFFFFF).to_bytes(4, "big")
+        body = place + len(opening)
+        if region.data[place:body] != opening or sub.fixed is None:
+            raise Misfit(f"subsection {sub.vmsd_name!a} is not there", place)
+        header = Header(place, sub.vmsd_name, sub.version, body)
+        end = body + sub.fixed
+        found.append(self._subsection(region, header, end, sub.children(region, body, end)))
+        return end
+
+    def _subsections(self, region: Region, place: int, end: int, found: list[Field]) -> None:
+        """Adds the subsections that fill these bytes."""
+        if place == end:
+            return
+        opens = self._opens(region, place, end)
+        works = self._works(region, (place, 1), (end, 1), end)
+        by_place = {header.place: header for header in opens}
+        while place != end:
+            header = by_place.get(place)
+            if header is None:
+                raise Misfit(f"{end - place} bytes behind {self.vmsd_name!a}", place, NoteKind.EXCESS)
+            ends = meet(self._sub_ends(region, header, opens, end), works)
+            sub = self.named.get(header.name)
+            if not ends[1]:
+                raise Misfit(f"no reading of subsection {header.name!a} fits", place)
+            if sub is None:
+                close = highest(ends)
+                children = [self._unknown(region, header, close)]
+            elif ends[1] == 1:
+                close = ends[0]
+                children = sub.read(region, header.body, close)
+            else:
+                found.append(self._unclear(region, self.fields[:0], place, end))
+                return
+            found.append(self._subsection(region, header, close, children))
+            place = close
+
+    def _unknown(self, region: Region, header: Header, end: int) -> Field:
+        message = f"subsection {header.name!a} is not in the schema"
+        note = region.note(NoteKind.UNDESCRIBED, message, header.body, end, "LEG-VMS-073")
+        return region.opaque("undecoded", header.body, end, note)
+
+    @staticmethod
+    def _subsection(region: Region, header: Header, end: int, children: Sequence[Field]) -> Field:
+        field = region.field(header.name, SUBSECTION_TYPE, header.place, end)
+        field.children = children
+        field.vmsd_name = header.name
+        field.version = header.version
+        return field
