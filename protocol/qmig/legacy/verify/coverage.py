@@ -14,7 +14,7 @@ from qmig.legacy.returnpath import RpReqPages, RpReqPagesId
 from qmig.legacy.sections import SectionFull, SectionStart
 from qmig.legacy.verify.checker import Checker, Handler, Journal
 from qmig.legacy.verify.facts import Facts
-from qmig.legacy.verify.pageset import Budget, Ledger
+from qmig.legacy.pageset import Budget, Ledger
 from qmig.legacy.verify.rules import Rule, When
 
 #: Devices whose guest driver may say that pages need not be sent.

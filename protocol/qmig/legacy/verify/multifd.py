@@ -24,7 +24,7 @@ from qmig.legacy.verify.checker import Checker, Handler, Journal
 from qmig.legacy.verify.coverage import ranges
 from qmig.legacy.verify.facts import Facts
 from qmig.legacy.verify.findings import Severity
-from qmig.legacy.verify.pageset import Budget, Ledger, PageSet
+from qmig.legacy.pageset import Budget, Ledger, PageSet
 from qmig.legacy.verify.rules import By, Rule, When, before, both, seen, since
 
 _SYNC: Final = int(MultifdFlag.SYNC)

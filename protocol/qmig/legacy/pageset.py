@@ -78,6 +78,19 @@ class PageSet:
             if bits is not None:
                 self._pieces[piece] = bits & ~mask
 
+    @property
+    def exceeded(self) -> bool:
+        """Whether there were more pieces than the budget allows: the set is then incomplete."""
+        return self._budget.exceeded
+
+    def count(self) -> int:
+        """How many pages are in the set."""
+        return sum(map(int.bit_count, self._pieces.values()))
+
+    def touches(self, first: int, count: int) -> bool:
+        """Whether any of these pages is in the set."""
+        return any(self._pieces.get(piece, 0) & mask for piece, mask in _pieces(first, count))
+
     def has(self, first: int, count: int) -> bool:
         """Whether all of these pages are in the set."""
         return self.missing(first, count) is None
