@@ -31,6 +31,8 @@ class Checker:
 
     #: the rules that this class can report, and those of its part that it cannot check
     rules: ClassVar[tuple[Rule, ...]]
+    #: `Rule.about` of those rules that do not say
+    about: ClassVar[tuple[type[Record], ...]] = ()
 
     def __init__(self, facts: Facts, journal: Journal) -> None:
         self.facts = facts

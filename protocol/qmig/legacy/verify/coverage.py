@@ -9,12 +9,12 @@ from qmig._wire import Record
 from qmig.legacy.channels import parse_name
 from qmig.legacy.commands import PostcopyRamDiscard
 from qmig.legacy.multifd import MultifdHello, MultifdPacket
+from qmig.legacy.pageset import Budget, Ledger
 from qmig.legacy.ram import RamBlockEntry, RamDeltas, RamFlag, RamPages
 from qmig.legacy.returnpath import RpReqPages, RpReqPagesId
 from qmig.legacy.sections import SectionFull, SectionStart
 from qmig.legacy.verify.checker import Checker, Handler, Journal
 from qmig.legacy.verify.facts import Facts
-from qmig.legacy.pageset import Budget, Ledger
 from qmig.legacy.verify.rules import Rule, When
 
 #: Devices whose guest driver may say that pages need not be sent.
@@ -41,11 +41,14 @@ class CoverageChecker(Checker):
             title="every page of every block is sent, and again after its discard",
             when=When("complete recordings of all channels, without free-page hints", _complete),
         ),
-        Rule(requirement="LEG-RAM-954", title="XBZRLE only for pages that were sent before"),
+        Rule(
+            requirement="LEG-RAM-954", title="XBZRLE only for pages that were sent before", about=(RamDeltas,)
+        ),
         Rule(requirement="LEG-RAM-960", title="with mapped-ram there are no page records"),
         Rule(
             requirement="LEG-PCP-031",
             title="every requested page is sent",
+            about=(RpReqPages, RpReqPagesId),
             when=When("complete recordings of all channels", _answered),
         ),
     )

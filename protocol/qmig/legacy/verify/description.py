@@ -49,6 +49,7 @@ class _Unknown(Exception):
 class DescriptionChecker(Checker):
     """Compares the JSON with the sections before it."""
 
+    about = (VmDescription,)
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(requirement="LEG-SEC-031", title="the description is as long as its length says", by=By.READER),
         Rule(requirement="LEG-SEC-040", title="the description is one JSON object"),

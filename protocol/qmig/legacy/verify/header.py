@@ -26,6 +26,7 @@ ALIASES: Final = frozenset({"pc", "q35", "pseries", "s390-ccw-virtio", "powernv"
 #: validated capability -> first version that validates it
 VALIDATED: Final[dict[str, Version]] = {"x-ignore-shared": (4, 0), "mapped-ram": (9, 0)}
 _ORDER: Final = {name: place for place, name in enumerate(CONFIGURATION_SUBSECTIONS)}
+_CAPABILITIES: Final = (ConfigurationCapabilities,)
 
 
 class HeaderChecker(Checker):
@@ -46,18 +47,40 @@ class HeaderChecker(Checker):
             severity=Severity.WARNING,
         ),
         Rule(requirement="LEG-HDR-012", title="the machine type is a name: no NUL, nothing behind it"),
-        Rule(requirement="LEG-HDR-013", title="configuration subsections in order, each once"),
-        Rule(requirement="LEG-HDR-014", title="no footer behind the configuration", by=By.READER),
+        Rule(
+            requirement="LEG-HDR-013",
+            title="configuration subsections in order, each once",
+            about=(Subsection,),
+        ),
+        Rule(
+            requirement="LEG-HDR-014",
+            title="no footer behind the configuration",
+            by=By.NOBODY,
+            why_not="one would be read as a section type, and reported as LEG-SEC-002",
+        ),
         Rule(requirement="LEG-HDR-023", title="configuration subsections are known ones", by=By.READER),
-        Rule(requirement="LEG-HDR-024", title="the list of validated capabilities is not empty"),
-        Rule(requirement="LEG-HDR-025", title="validated capabilities are named once, in order"),
-        Rule(requirement="LEG-HDR-026", title="only x-ignore-shared and mapped-ram (9.0+) are validated"),
+        Rule(
+            requirement="LEG-HDR-024",
+            title="the list of validated capabilities is not empty",
+            about=_CAPABILITIES,
+        ),
+        Rule(
+            requirement="LEG-HDR-025",
+            title="validated capabilities are named once, in order",
+            about=_CAPABILITIES,
+        ),
+        Rule(
+            requirement="LEG-HDR-026",
+            title="only x-ignore-shared and mapped-ram (9.0+) are validated",
+            about=_CAPABILITIES,
+        ),
         Rule(
             requirement="LEG-HDR-027",
             title="no UUID without validate-uuid",
+            about=(ConfigurationUuid,),
             when=capability("validate-uuid", on=False),
         ),
-        Rule(requirement="LEG-HDR-028", title="no target page bits from x86"),
+        Rule(requirement="LEG-HDR-028", title="no target page bits from x86", about=(ConfigurationPageBits,)),
     )
 
     def __init__(self, facts: Facts, journal: Journal) -> None:

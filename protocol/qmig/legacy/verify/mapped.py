@@ -16,6 +16,7 @@ from qmig.legacy.verify.rules import By, Rule
 class MappedRamChecker(Checker):
     """The headers in the block list, and the bitmaps."""
 
+    about = (MappedRamHeader,)
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(requirement="LEG-MAP-011", title="the version of the header is 1"),
         Rule(requirement="LEG-MAP-012", title="page_size is the target page size", by=By.READER),
@@ -25,11 +26,6 @@ class MappedRamChecker(Checker):
             title="the pages begin at the next multiple of 1 MiB behind the bitmap",
         ),
         Rule(requirement="LEG-MAP-965", title="bits behind the last page are 0"),
-        Rule(
-            requirement="LEG-MAP-964",
-            title="the next record stands behind the room for the pages",
-            by=By.READER,
-        ),
         Rule(
             requirement="LEG-MAP-966",
             title="bytes before `offset` of the file stay as they are",

@@ -18,13 +18,12 @@ from qmig.legacy.multifd import (
     MultifdHello,
     MultifdPacket,
 )
+from qmig.legacy.pageset import Budget, Ledger, PageSet
 from qmig.legacy.ram import RamEos, RamMultifdFlush
 from qmig.legacy.sync import SyncPoints
 from qmig.legacy.verify.checker import Checker, Handler, Journal
 from qmig.legacy.verify.coverage import ranges
 from qmig.legacy.verify.facts import Facts
-from qmig.legacy.verify.findings import Severity
-from qmig.legacy.pageset import Budget, Ledger, PageSet
 from qmig.legacy.verify.rules import By, Rule, When, before, both, seen, since
 
 _SYNC: Final = int(MultifdFlag.SYNC)
@@ -63,6 +62,7 @@ class _Channel:
 class MultifdChecker(Checker):
     """Packets: their form, their order, their numbers, and who waits for whom."""
 
+    about = (MultifdHello, MultifdPacket, MultifdDeviceState)
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(requirement="LEG-MFD-001", title="a channel begins with 64 bytes; unused ones are zeros"),
         Rule(requirement="LEG-MFD-002", title="all channels, and the configuration, have the same UUID"),
@@ -112,11 +112,13 @@ class MultifdChecker(Checker):
         Rule(
             requirement="LEG-MFD-070",
             title="device-state packets from 10.0 on",
+            about=(MultifdDeviceState,),
             when=before((10, 0)),
         ),
         Rule(
             requirement="LEG-MFD-074",
             title="no device-state packet in a stream without SWITCHOVER_START",
+            about=(MultifdDeviceState,),
             when=seen("eof", "complete recordings"),
         ),
         Rule(
@@ -128,8 +130,8 @@ class MultifdChecker(Checker):
         Rule(
             requirement="LEG-MFD-080",
             title="a channel ends between two packets",
-            by=By.READER,
-            severity=Severity.ERROR,
+            by=By.NOBODY,
+            why_not="a cut channel is reported with the statement of the record that is cut",
         ),
     )
 

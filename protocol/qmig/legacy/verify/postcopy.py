@@ -41,11 +41,13 @@ PING_PACKAGE_LOADED: Final = 0x42
 
 _IN_PACKAGE: Final = (PostcopyListen, PostcopyRun, Ping, SectionFull)
 _AFTER_PACKAGE: Final = (SectionPart, SectionEnd, EndOfFile, RecvBitmap, PostcopyResume)
+_RECOVERY: Final = (RecvBitmap, PostcopyResume)
 
 
 class PostcopyChecker(Checker):
     """The order around the switch to postcopy."""
 
+    about = (PostcopyAdvise, PostcopyAdviseEmpty, PostcopyListen, PostcopyRun, Packaged)
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(requirement="LEG-PCP-001", title="ADVISE comes once, before the first START and any postcopy"),
         Rule(
@@ -53,23 +55,48 @@ class PostcopyChecker(Checker):
             title="ADVISE is 16 bytes with postcopy-ram, else empty",
         ),
         Rule(requirement="LEG-PCP-003", title="ADVISE tells the page sizes that are used"),
-        Rule(requirement="LEG-PCP-010", title="DISCARD has 1 to 12 ranges"),
-        Rule(requirement="LEG-PCP-011", title="DISCARD ranges lie in their block, in whole host pages"),
-        Rule(requirement="LEG-PCP-012", title="PING 2 stands between the last DISCARD and PACKAGED"),
+        Rule(requirement="LEG-PCP-010", title="DISCARD has 1 to 12 ranges", about=(PostcopyRamDiscard,)),
+        Rule(
+            requirement="LEG-PCP-011",
+            title="DISCARD ranges lie in their block, in whole host pages",
+            about=(PostcopyRamDiscard,),
+        ),
+        Rule(
+            requirement="LEG-PCP-012",
+            title="PING 2 stands between the last DISCARD and PACKAGED",
+            about=(Packaged,),
+        ),
         Rule(requirement="LEG-PCP-020", title="the package begins with LISTEN and ends with RUN"),
-        Rule(requirement="LEG-PCP-021", title="the package has PING 3 before RUN"),
-        Rule(requirement="LEG-PCP-022", title="the package holds device state and commands only"),
-        Rule(requirement="LEG-PCP-023", title="the package's size is that of the stream in it"),
-        Rule(requirement="LEG-PCP-024", title="PING 4 follows the package at once"),
-        Rule(requirement="LEG-PCP-025", title="behind the package come PART, END and EOF only"),
+        Rule(requirement="LEG-PCP-021", title="the package has PING 3 before RUN", about=(Packaged,)),
+        Rule(
+            requirement="LEG-PCP-022",
+            title="the package holds device state and commands only",
+            about=(Packaged,),
+        ),
+        Rule(
+            requirement="LEG-PCP-023",
+            title="the package's size is that of the stream in it",
+            about=(Packaged,),
+        ),
+        Rule(requirement="LEG-PCP-024", title="PING 4 follows the package at once", about=(Packaged,)),
+        Rule(
+            requirement="LEG-PCP-025",
+            title="behind the package come PART, END and EOF only",
+            about=(Packaged,),
+        ),
         Rule(
             requirement="LEG-PCP-026",
             title="the package has PING 0x42 before RUN",
+            about=(Packaged,),
             when=both(since((10, 2)), seen("return-path", "streams with a return path")),
         ),
-        Rule(requirement="LEG-PCP-040", title="a recovery asks for the bitmap of each block once"),
-        Rule(requirement="LEG-PCP-041", title="a recovery has one RESUME"),
-        Rule(requirement="LEG-PCP-042", title="a recovery sends no RAM before RESUME"),
+        Rule(
+            requirement="LEG-PCP-040",
+            title="a recovery asks for the bitmap of each block once",
+            about=_RECOVERY,
+        ),
+        Rule(requirement="LEG-PCP-041", title="a recovery has one RESUME", about=_RECOVERY),
+        Rule(requirement="LEG-PCP-042", title="a recovery sends no RAM before RESUME", about=_RECOVERY),
     )
 
     def __init__(self, facts: Facts, journal: Journal) -> None:

@@ -42,7 +42,11 @@ class RamChecker(Checker):
         Rule(requirement="LEG-RAM-012", title="the block lengths add up to the total", by=By.READER),
         Rule(requirement="LEG-RAM-940", title="block lengths are whole pages"),
         Rule(requirement="LEG-RAM-013", title="block names are unique", by=By.READER),
-        Rule(requirement="LEG-RAM-942", title="a block's page size is given with postcopy-ram only"),
+        Rule(
+            requirement="LEG-RAM-942",
+            title="a block's page size is given with postcopy-ram only",
+            about=(RamBlockEntry,),
+        ),
         Rule(requirement="LEG-RAM-041", title="the first page of a channel names its block", by=By.READER),
         Rule(requirement="LEG-RAM-042", title="pages lie inside their block", by=By.READER),
         Rule(requirement="LEG-RAM-951", title="zero pages are filled with 0"),
@@ -74,6 +78,7 @@ class RamChecker(Checker):
         Rule(
             requirement="LEG-PCP-030",
             title="the target pages of a host page come together in postcopy",
+            about=(PostcopyListen,),
             known_defect=before((8, 0)),
         ),
         Rule(requirement="LEG-PRE-004", title="nothing comes behind EOS on a preempt channel"),

@@ -29,6 +29,9 @@ from qmig.legacy.verify.rules import By, Rule, both, capability, migration_prope
 #: Different PING and PONG values that are counted; sources use five.
 VALUES: Final = 1024
 
+_REQUESTS: Final = (RpReqPages, RpReqPagesId)
+_RECOVERY: Final = (RecvBitmap, PostcopyResume, RpRecvBitmap, RpResumeAck)
+
 
 class _Path:
     """One return path, and what was asked on the main channel of its connection."""
@@ -50,6 +53,7 @@ class _Path:
 class ReturnPathChecker(Checker):
     """Answers against what they answer, by counts: a recording shows no order between directions."""
 
+    about = (RpPong, RpShut, RpReqPages, RpReqPagesId, RpRecvBitmap, RpResumeAck, RpSwitchoverAck, RpUnknown)
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(requirement="LEG-RPM-002", title="a payload has at most 512 bytes", by=By.READER),
         Rule(requirement="LEG-RPM-003", title="messages have a known number"),
@@ -68,16 +72,27 @@ class ReturnPathChecker(Checker):
             why_not="a recording shows no order between the directions",
         ),
         Rule(requirement="LEG-RPM-020", title="each PING is answered by one PONG of its value"),
-        Rule(requirement="LEG-RPM-032", title="a request asks for one host page"),
-        Rule(requirement="LEG-RPM-033", title="the first request of a connection names its block"),
-        Rule(requirement="LEG-RPM-035", title="a request lies inside a block of the list"),
-        Rule(requirement="LEG-RPM-040", title="each RECV_BITMAP command is answered once"),
-        Rule(requirement="LEG-RPM-042", title="a bitmap has one bit for each page of its block"),
-        Rule(requirement="LEG-RPM-043", title="a bitmap ends with its end mark", by=By.READER),
-        Rule(requirement="LEG-RPM-050", title="RESUME_ACK carries 1"),
+        Rule(requirement="LEG-RPM-032", title="a request asks for one host page", about=_REQUESTS),
+        Rule(
+            requirement="LEG-RPM-033",
+            title="the first request of a connection names its block",
+            about=_REQUESTS,
+        ),
+        Rule(requirement="LEG-RPM-035", title="a request lies inside a block of the list", about=_REQUESTS),
+        Rule(requirement="LEG-RPM-040", title="each RECV_BITMAP command is answered once", about=_RECOVERY),
+        Rule(
+            requirement="LEG-RPM-042",
+            title="a bitmap has one bit for each page of its block",
+            about=_RECOVERY,
+        ),
+        Rule(
+            requirement="LEG-RPM-043", title="a bitmap ends with its end mark", by=By.READER, about=_RECOVERY
+        ),
+        Rule(requirement="LEG-RPM-050", title="RESUME_ACK carries 1", about=_RECOVERY),
         Rule(
             requirement="LEG-RPM-051",
             title="RESUME_ACK answers RESUME, before any page request",
+            about=_RECOVERY,
         ),
         Rule(
             requirement="LEG-RPM-061",

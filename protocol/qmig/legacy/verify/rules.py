@@ -6,6 +6,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from qmig._wire import Record
 from qmig.legacy.verify.facts import Facts, Version
 from qmig.legacy.verify.findings import Severity
 
@@ -108,3 +109,5 @@ class Rule:
     #: where QEMU itself is known to break it: a finding is then a note
     known_defect: When | None = None
     why_not: str = ""
+    #: it says something about these records only; empty: about every stream
+    about: tuple[type[Record], ...] = ()

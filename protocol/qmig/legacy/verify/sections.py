@@ -21,7 +21,7 @@ from qmig.legacy.sections import (
 from qmig.legacy.verify.checker import Checker, Handler, Journal
 from qmig.legacy.verify.facts import Facts
 from qmig.legacy.verify.findings import Severity
-from qmig.legacy.verify.rules import By, Rule, When, before, migration_property
+from qmig.legacy.verify.rules import By, Rule, When, before, capability, migration_property, since
 
 #: Sections whose identity is remembered. The largest machines have a few thousand devices.
 TRACKED: Final = 65536
@@ -65,7 +65,17 @@ class SectionChecker(Checker):
             title="machine isapc of 5.2 and 7.2 sends isa-ide twice",
             severity=Severity.NOTE,
         ),
-        Rule(requirement="LEG-SEC-032", title="no description behind a postcopy stream"),
+        Rule(
+            requirement="LEG-SEC-032",
+            title="no description behind a postcopy stream",
+            about=(Packaged,),
+        ),
+        Rule(
+            requirement="LEG-DBM-967",
+            title="no dirty-bitmap section without dirty-bitmaps",
+            when=capability("dirty-bitmaps", on=False),
+        ),
+        Rule(requirement="LEG-BLK-968", title="no block section from 9.1 on", when=since((9, 1))),
         Rule(
             requirement="LEG-SEC-034",
             title="a description follows a completed precopy stream",
@@ -110,8 +120,9 @@ class SectionChecker(Checker):
         }
 
     def _open(self, channel: str, event: Record) -> None:
-        """A section begins: the one before must have had its footer."""
-        self._close()
+        """A section begins: the one before must have had its footer, unless its channel was cut."""
+        if self.unfooted is not None and self.unfooted[0] == channel:
+            self._close()
         self.unfooted = (channel, event)
 
     def _close(self) -> None:
@@ -137,6 +148,10 @@ class SectionChecker(Checker):
         elif event.section_id in self.full_ids:
             self.report("LEG-SEC-026", channel, event, f"section id {event.section_id} is used again")
         self.started[event.section_id] = event
+        if event.idstr == "dirty-bitmap":
+            self.report("LEG-DBM-967", channel, event, "a dirty-bitmap section")
+        elif event.idstr == "block":
+            self.report("LEG-BLK-968", channel, event, "a block section")
         if event.idstr == "ram" and (event.instance_id, event.version_id) != (0, 4):
             text = f"ram is instance {event.instance_id}, version {event.version_id}"
             self.report("LEG-SEC-050", channel, event, text)

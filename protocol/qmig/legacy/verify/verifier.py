@@ -13,6 +13,7 @@ Rule 2: a second file header begins another attempt, judged on its own. The firs
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from qmig._wire import Record
@@ -49,7 +50,16 @@ CHECKERS: Final[tuple[type[Checker], ...]] = (
 )
 
 #: requirement -> rule
-RULES: Final[dict[str, Rule]] = {rule.requirement: rule for checker in CHECKERS for rule in checker.rules}
+RULES: Final[dict[str, Rule]] = {
+    rule.requirement: replace(rule, about=rule.about or checker.about)
+    for checker in CHECKERS
+    for rule in checker.rules
+}
+#: Statements that no recording can show, by the beginning of their ids, and why.
+NOT_SHOWN: Final[dict[str, str]] = {
+    "LEG-DST": "what a destination does with a stream is seen in a conformance run, not in the stream",
+    "LEG-VER": "what both sides must have in common is seen when they meet",
+}
 
 #: better first; attempts are merged to the worst
 _WORSE: Final = (Status.NOT_APPLICABLE, Status.NOT_CHECKABLE, Status.HELD, Status.BROKEN)
@@ -64,13 +74,16 @@ class _Attempt:
         self.checkers = [kind(self.facts, self.journal) for kind in CHECKERS]
         self.errors: list[tuple[str, RemoteProtocolError]] = []
         self.main = ""  # the main channel that spoke last
+        self.types: set[type[Record]] = set()
         self._handlers: dict[type[Record], list[Callable[[str, Any], None]]] = {}
         for checker in self.checkers:
             for kind, handler in checker.handlers().items():
                 self._handlers.setdefault(kind, []).append(handler)
 
     def check(self, channel: str, event: Record) -> None:
-        for handler in self._handlers.get(type(event), ()):
+        kind = type(event)
+        self.types.add(kind)
+        for handler in self._handlers.get(kind, ()):
             handler(channel, event)
 
     def finish(self, *, last: bool) -> tuple[list[Finding], list[Outcome]]:
@@ -127,6 +140,8 @@ class _Attempt:
         if not applies:
             return [], outcome(Status.NOT_APPLICABLE, reason=f"for: {rule.when.text}")
         pile = self.journal.piles.get(rule.requirement, Pile())
+        if not pile.count and not failed and rule.about and self.types.isdisjoint(rule.about):
+            return [], outcome(Status.NOT_APPLICABLE, reason="there is nothing of the kind in it")
         severity = rule.severity
         if rule.known_defect is not None and rule.known_defect.test(self.facts) is not False:
             severity = Severity.NOTE
