@@ -26,7 +26,7 @@ class Row(NamedTuple):
 
 COMMANDS = {
     "decode": Row("qmig.cli.decode:decode", "Show every record of a migration stream; extract its RAM."),
-    "verify": Row("qmig.cli.decode:verify", "Check a recorded stream against the requirements."),
+    "verify": Row("qmig.cli.verify:verify", "Check a recorded stream against the requirements."),
     "builds": Row("qmig.cli.builds:builds", "Get and list real QEMU builds, several versions side by side."),
     "conformance": Row("qmig.cli.conformance:conformance", "Run the conformance suite on a QEMU."),
     "spec": Row("qmig.cli.spec:spec", "Look up requirements; check and render the specification."),
