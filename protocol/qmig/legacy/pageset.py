@@ -87,6 +87,29 @@ class PageSet:
         """How many pages are in the set."""
         return sum(map(int.bit_count, self._pieces.values()))
 
+    def copy_to(self, other: PageSet, first: int, count: int) -> int:
+        """Adds to `other` those of these pages that are in the set; how many they are."""
+        last = (first + count - 1) >> _SHIFT
+        copied = 0
+        wide = last - (first >> _SHIFT) > len(self._pieces)
+        for piece in list(self._pieces) if wide else range(first >> _SHIFT, last + 1):
+            base = piece << _SHIFT
+            low, high = max(first, base), min(first + count, base + PIECE)
+            bits = self._pieces.get(piece, 0) & ((1 << max(high - base, 0)) - 1) >> (low - base) << (
+                low - base
+            )
+            if bits:
+                copied += bits.bit_count()
+                other._merge(piece, bits)
+        return copied
+
+    def _merge(self, piece: int, bits: int) -> None:
+        if piece not in self._pieces:
+            if self._budget.exceeded:
+                return
+            self._budget.left -= 1
+        self._pieces[piece] = self._pieces.get(piece, 0) | bits
+
     def touches(self, first: int, count: int) -> bool:
         """Whether any of these pages is in the set."""
         return any(self._pieces.get(piece, 0) & mask for piece, mask in _pieces(first, count))
