@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import enum
 import functools
-import sys
+import struct
 from array import array
 from typing import Any, ClassVar, Final
 
 from qmig import limits
 from qmig._feed import Feed, Steps
-from qmig._wire import Bytes, GreedyBytes, Int8ub, Int32ub, Int64ub, Raw, Record, Subcon, attr, const, wire
+from qmig._wire import Bytes, Int8ub, Int32ub, Int64ub, Prefixed, Raw, Record, Subcon, attr, const, wire
 from qmig.errors import LocalProtocolError, localised
 from qmig.legacy.receiver import Channel
 from qmig.legacy.state import StreamState
@@ -209,8 +209,7 @@ class MultifdDeviceState(MultifdOpening):
     requirement: ClassVar[str] = "LEG-MFD-070"
     idstr_field: bytes = wire(Bytes(256), doc="the device's idstr, NUL-terminated")
     instance_id: int = wire(Int32ub)
-    next_packet_size: int = wire(Int32ub, doc="bytes of data, not 0")
-    data: Raw = wire(GreedyBytes)
+    data: bytes = wire(Prefixed(Int32ub, limits.MULTIFD_PAYLOAD), doc="`next_packet_size`, not 0; the data")
 
     @property
     def idstr(self) -> str:
@@ -218,12 +217,7 @@ class MultifdDeviceState(MultifdOpening):
 
     def validate(self) -> None:
         """Raises `LocalProtocolError` for what QEMU's receiver refuses."""
-        _check_device_state(self.flags, self.idstr_field, self.next_packet_size)
-        if len(self.data) != self.next_packet_size:
-            raise LocalProtocolError(
-                f"{len(self.data)} bytes of data, next_packet_size is {self.next_packet_size}",
-                requirement="LEG-MFD-070",
-            )
+        _check_device_state(self.flags, self.idstr_field, len(self.data))
 
 
 def payload_size(head: MultifdPacketHead, page_size: int) -> int:
@@ -270,11 +264,7 @@ def _name(field: bytes) -> str:
 
 
 def _native(offsets: memoryview) -> array[int]:
-    values = array("Q")
-    values.frombytes(offsets)
-    if sys.byteorder == "little":
-        values.byteswap()
-    return values
+    return array("Q", struct.unpack(f">{len(offsets) // 8}Q", offsets))
 
 
 @functools.lru_cache(maxsize=32)
@@ -306,12 +296,12 @@ class MultifdReader:
             opening, _ = MultifdOpening.decode(view)
             if opening.flags & _DEVICE_STATE:
                 record = "MultifdDeviceState"
-                return (yield from self._device_state(start))
+                return (yield from self._device_state())
             return (yield from self._ram(start))
         except LocalProtocolError as error:
             raise localised(error, offset=start, record=record) from None
 
-    def _device_state(self, start: int) -> Steps[MultifdDeviceState]:
+    def _device_state(self) -> Steps[MultifdDeviceState]:
         feed = self.feed
         feed.expect("MultifdDeviceState", MultifdDeviceState.requirement)
         head = MultifdDeviceState.minimum()
@@ -319,11 +309,7 @@ class MultifdReader:
         size = int.from_bytes(view[head - 4 : head], "big")
         flags = int.from_bytes(view[8:OPENING_SIZE], "big")
         _check_device_state(flags, bytes(view[OPENING_SIZE : head - 8]), size)
-        if size > limits.MULTIFD_PAYLOAD:
-            raise feed.limit(f"next_packet_size {size}, the limit is {limits.MULTIFD_PAYLOAD}")
-        packet, used = MultifdDeviceState.decode((yield from feed.need(head + size)))
-        feed.skip(used)
-        return packet.place(start, used)
+        return (yield from feed.read(MultifdDeviceState))
 
     def _ram(self, start: int) -> Steps[MultifdPacket]:
         feed = self.feed
@@ -349,7 +335,7 @@ class MultifdReader:
 
         The target page size may not be known here: main says it for some targets only. A
         packet with pages says it too. A SYNC packet of 9.0+ does not: it is as long as the
-        distance to the next packet, or to the end, shows, unless that is the usual 4 KiB."""
+        distance to the next packet shows; the usual length is taken without looking further."""
         feed, state = self.feed, self.state
         if state.page_size is not None:
             return PACKET_PAGES_SIZE // state.page_size
@@ -362,10 +348,7 @@ class MultifdReader:
             return room
         for room in _FEWER_PAGES:
             end = HEAD_SIZE + 8 * room
-            yield from feed.need(end)
-            while feed.available == end and not feed.eof:
-                yield None
-            if feed.available == end or bytes((yield from feed.need(end + 8))[end:]) == _OPENING:
+            if bytes((yield from feed.need(end + len(_OPENING)))[end:]) == _OPENING:
                 state.page_size = PACKET_PAGES_SIZE // room
                 return room
         return PACKET_PAGES_SIZE // state.target_page_size

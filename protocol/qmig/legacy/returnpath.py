@@ -17,7 +17,6 @@ from qmig import limits
 from qmig._feed import Feed, Steps
 from qmig._wire import (
     CountedString,
-    GreedyBytes,
     Int16ub,
     Int32ub,
     Int64ub,
@@ -140,15 +139,7 @@ class RpUnknown(Record):
 
     requirement: ClassVar[str] = "LEG-RPM-003"
     header_type: int = wire(Int16ub)
-    header_len: int = wire(Int16ub)
-    payload: Raw = wire(GreedyBytes)
-
-    def validate(self) -> None:
-        if len(self.payload) != self.header_len:
-            raise LocalProtocolError(
-                f"payload of {len(self.payload)} bytes, header_len is {self.header_len}",
-                requirement=self.requirement,
-            )
+    payload: bytes = wire(Prefixed(Int16ub, MAX_PAYLOAD), doc="`header_len`, and so many bytes")
 
 
 #: number -> its record

@@ -10,14 +10,13 @@ import enum
 from typing import ClassVar, Final
 
 from qmig._feed import Feed, Steps
-from qmig._wire import GreedyBytes, Int8ub, Int16ub, Raw, Record, wire
+from qmig._wire import Int8ub, Int16ub, Prefixed, Record, wire
 from qmig.errors import LocalProtocolError, localised
 from qmig.legacy.receiver import Channel
 from qmig.legacy.state import StreamState
 
 #: RFC 5246: 2^14 and at most 2048 of what encryption adds; TLS 1.3 allows less
 MAX_LENGTH: Final = (1 << 14) + 2048
-_HEADER: Final = 5
 
 
 class TlsContentType(enum.IntEnum):
@@ -39,43 +38,34 @@ class TlsRecord(Record):
     requirement: ClassVar[str] = "LEG-CHN-020"
     content_type: int = wire(Int8ub, doc="`TlsContentType`")
     version: int = wire(Int16ub, doc="0x0301 to 0x0303 in practice; 1.3 writes 0x0303")
-    length: int = wire(Int16ub, doc="bytes of the fragment")
-    fragment: Raw = wire(GreedyBytes)
+    fragment: bytes = wire(Prefixed(Int16ub, MAX_LENGTH), doc="`length`, and so many bytes")
+
+    @property
+    def length(self) -> int:
+        """Bytes of the fragment."""
+        return len(self.fragment)
 
     def validate(self) -> None:
         """Raises `LocalProtocolError` for what is no TLS record."""
-        _check(self.content_type, self.version, self.length)
-        if len(self.fragment) != self.length:
-            raise LocalProtocolError(
-                f"fragment of {len(self.fragment)} bytes, length is {self.length}",
-                requirement=self.requirement,
-            )
+        _check(self.content_type, self.version)
 
 
-def _check(content_type: int, version: int, length: int) -> None:
+def _check(content_type: int, version: int) -> None:
     if content_type not in _TYPES:
         raise LocalProtocolError(f"TLS content type {content_type}", requirement="LEG-CHN-020")
     if version >> 8 != 3:
         raise LocalProtocolError(f"TLS version {version:#06x}", requirement="LEG-CHN-020")
-    if length > MAX_LENGTH:
-        raise LocalProtocolError(
-            f"TLS record of {length} bytes, at most {MAX_LENGTH}", requirement="LEG-CHN-020"
-        )
 
 
 def _records(feed: Feed) -> Steps[None]:
     while not (yield from feed.at_end()):
-        start = feed.offset
         feed.expect("TlsRecord", TlsRecord.requirement)
-        view = yield from feed.need(_HEADER)
-        length = int.from_bytes(view[3:], "big")
+        view = yield from feed.need(3)  # enough to see that it is none
         try:
-            _check(view[0], int.from_bytes(view[1:3], "big"), length)
+            _check(view[0], int.from_bytes(view[1:], "big"))
         except LocalProtocolError as error:
-            raise localised(error, offset=start, record="TlsRecord") from None
-        record, used = TlsRecord.decode((yield from feed.need(_HEADER + length)))
-        feed.skip(used)
-        yield record.place(start, used)
+            raise localised(error, offset=feed.offset, record="TlsRecord") from None
+        yield (yield from feed.read(TlsRecord))
 
 
 class TlsReceiver(Channel):
