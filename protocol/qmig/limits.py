@@ -62,6 +62,8 @@ QCOW2_SNAPSHOT_TABLE: Final = 64 * MiB
 QCOW2_SNAPSHOT_EXTRA: Final = 1024
 #: qcow2 L1 table, QEMU's own bound.
 QCOW2_L1: Final = 32 * MiB
+#: Unallocated bytes inside a snapshot's state. savevm leaves none; tables of zeros cost nothing to forge.
+QCOW2_HOLES: Final = 1024 * MiB
 #: Name in a CPR state (object or RAMBlock path); QEMU's idstr are under 256 bytes.
 CPR_NAME: Final = 4096
 #: File descriptors and devices in a CPR state: RAM blocks, vhost and VFIO vectors.

@@ -269,6 +269,7 @@ def vmstate_extents(image: Image, snapshot: Snapshot) -> Generator[Read | Extent
         )
     left = snapshot.vm_state_size
     budget = image.file_size  # bytes that tables and clusters may take together
+    holes = limits.QCOW2_HOLES
     for at in range(first, first + tables, _L1_PIECE):
         count = min(_L1_PIECE, first + tables - at)
         view = yield from _read(snapshot.l1_table_offset + 8 * at, 8 * count, "L1 table", "LEG-QCO-020")
@@ -276,15 +277,18 @@ def vmstate_extents(image: Image, snapshot: Snapshot) -> Generator[Read | Extent
             offset = entry & _OFFSET
             size = min(left, image.l1_span)
             left -= size
-            if not offset:
-                yield Extent("zero", size)
-                continue
-            table = yield from _read(offset, image.cluster_size, "L2 table", "LEG-QCO-021")
-            budget -= image.cluster_size
-            for extent in _l2_extents(image, bytes(table), size):
+            found = [Extent("zero", size)]
+            if offset:
+                table = yield from _read(offset, image.cluster_size, "L2 table", "LEG-QCO-021")
+                budget -= image.cluster_size
+                found = _l2_extents(image, bytes(table), size)
+            for extent in found:
                 budget -= extent.length if extent.kind == "data" else extent.packed
+                holes -= extent.length if extent.kind == "zero" else 0
                 if budget < 0:
                     raise _bad("tables and clusters together exceed the file", "LEG-QCO-022", offset)
+                if holes < 0:
+                    raise _limit(f"over {limits.QCOW2_HOLES} unallocated bytes in a state", offset)
                 yield extent
 
 
