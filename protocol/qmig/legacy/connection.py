@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from typing import NamedTuple, TypeAlias
 
 from qmig._wire import Record
 from qmig.errors import RemoteProtocolError
 from qmig.legacy.commands import PackageEnd, PostcopyListen, PostcopyResume
 from qmig.legacy.lines import COMMAND, Line
-from qmig.legacy.ram import RamPages
+from qmig.legacy.ram import RamDeltas, RamPages
 from qmig.legacy.receiver import Sentinel
 from qmig.legacy.rounds import RoundTracker
 from qmig.legacy.state import StreamState
@@ -18,12 +18,14 @@ from qmig.legacy.sync import SyncMode, SyncPoints
 
 class Told(NamedTuple):
     """One event of the story. `round` is the pass of the source's scan (0 before the first);
-    `attempt` counts migrations: a second header begins the second."""
+    `attempt` counts migrations: a second header begins the second. A batch of pages whose
+    `last_round` differs goes over a pass's end: its ascents are one pass each, from `round` on."""
 
     channel: str
     event: Record
     round: int
     attempt: int
+    last_round: int
 
 
 #: what a story yields: an event, the line that needs bytes, the error that ended a line,
@@ -105,20 +107,22 @@ class Connection:
         if self.points.mode is SyncMode.PER_ROUND:
             self.attempt.rounds.mark()
 
-    def tell(self, line: Line, event: Record) -> Iterator[Told]:
-        """The event with its place in the story; a batch of pages is cut where a pass begins."""
+    def tell(self, line: Line, event: Record) -> Told:
+        """The event with its place in the story."""
         if self.attempt is None:
-            yield Told(line.name, event, 0, 0)
-            return
+            return Told(line.name, event, 0, 0, 0)
         rounds, number = self.attempt.rounds, self.attempt.number
-        if type(event) is RamPages:
-            for piece, at in rounds.pages(line.kind, event):
-                yield Told(line.name, piece, at, number)
-            return
+        if isinstance(event, RamPages):
+            first, last = rounds.pages(line.kind, event.block, event.ascents)
+            return Told(line.name, event, first, number, last)
+        if isinstance(event, RamDeltas):
+            first, last = rounds.pages(line.kind, event.block, event.ascents())
+            return Told(line.name, event, first, number, last)
+        at = rounds.round
         if line.kind == "multifd":
             line.note(event)
-            yield Told(line.name, event, rounds.packet(event), number)
-            return
-        if type(event) is PostcopyListen:
+            at = rounds.packet(event)
+        elif isinstance(event, PostcopyListen):
             rounds.listen()
-        yield Told(line.name, event, rounds.round, number)
+            at = rounds.round
+        return Told(line.name, event, at, number, at)

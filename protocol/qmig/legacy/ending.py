@@ -35,26 +35,26 @@ def _ids(connection: Connection) -> Iterator[Finding]:
             continue
         if line.hello in seen:
             yield _error(
-                "LEG-SES-010", line.name, line.offset, "MultifdHello",
+                "LEG-MFD-003", line.name, line.offset, "MultifdHello",
                 f"id {line.hello} is that of {seen[line.hello]} too",
             )  # fmt: skip
         elif line.hello != line.number:
             yield _error(
-                "LEG-SES-010", line.name, line.offset, "MultifdHello",
+                "LEG-MFD-003", line.name, line.offset, "MultifdHello",
                 f"id {line.hello}, the channel is called {line.name}",
             )  # fmt: skip
         seen.setdefault(line.hello, line.name)
     absent = sorted(set(range(max(seen, default=-1))) - set(seen))
     if absent:
         names = ", ".join(f"multifd-{number}" for number in absent)
-        yield _error("LEG-SES-011", names, None, "channel", "missing: a channel of a higher id is there")
+        yield _error("LEG-MFD-003", names, None, "channel", "missing: a channel of a higher id is there")
 
 
 def _missing(connection: Connection, main: Line) -> Iterator[Finding]:
     points = connection.points
     if points.mode is SyncMode.PER_ROUND and points.reached and not connection.many("multifd"):
         yield _error(
-            "LEG-SES-012", main.name, points.offset, "RamMultifdFlush",
+            "LEG-SES-004", main.name, points.offset, "RamMultifdFlush",
             "the stream uses multifd, and no multifd channel was given: most of its RAM is missing",
         )  # fmt: skip
 
@@ -67,17 +67,17 @@ def _syncs(connection: Connection, main: Line, line: Line) -> Iterator[Finding]:
     if line.name in connection.short:
         number, offset = connection.short[line.name]
         yield _error(
-            "LEG-SES-020", line.name, line.position, "channel",
+            "LEG-MFD-056", line.name, line.position, "channel",
             f"ended with {line.syncs} SYNC packets, {main.name} has sync point {number} at {offset:#x}",
         )  # fmt: skip
     elif line.syncs > points.reached and main.error is None:
         yield _error(
-            "LEG-SES-021", line.name, line.sync_offset, "MultifdPacket",
+            "LEG-MFD-056", line.name, line.sync_offset, "MultifdPacket",
             f"{line.syncs} SYNC packets, {main.name} has {points.reached} sync points",
         )  # fmt: skip
     elif points.precopy < line.syncs < points.reached:
         yield _error(
-            "LEG-SES-020", line.name, line.position, "channel",
+            "LEG-MFD-056", line.name, line.position, "channel",
             f"ended with {line.syncs} SYNC packets; {main.name} has {points.reached} sync points, "
             f"{points.precopy} of them before postcopy",
         )  # fmt: skip

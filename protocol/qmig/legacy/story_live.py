@@ -40,7 +40,7 @@ class LiveStory:
                 event = line.step()
                 moved = moved or event is not None or line.closed
                 if event is not None:
-                    yield from connection.tell(line, event)
+                    yield connection.tell(line, event)
                     if line.kind == "main":
                         connection.see(event)
                 elif line.error is not None:

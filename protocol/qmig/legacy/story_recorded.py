@@ -85,7 +85,7 @@ class _Turns:
     def _main(self, main: Line) -> Story:
         connection = self.connection
         while (event := (yield from self._pull(main))) is not None:
-            yield from connection.tell(main, event)
+            yield connection.tell(main, event)
             if connection.see(event):
                 yield from self._sync()
             elif connection.packaged if not connection.recovery else connection.resumed:
@@ -110,7 +110,7 @@ class _Turns:
             yield from self._enqueue(line, syncs, queue)
         while queue:
             _, _, line, event = heapq.heappop(queue)
-            yield from self.connection.tell(line, event)
+            yield self.connection.tell(line, event)
             yield from self._enqueue(line, syncs, queue)
 
     def _enqueue(self, line: Line, syncs: int | None, queue: list[tuple[int, int, Line, Record]]) -> Story:
@@ -123,7 +123,7 @@ class _Turns:
 
     def _whole(self, line: Line) -> Story:
         while (event := (yield from self._pull(line))) is not None:
-            yield from self.connection.tell(line, event)
+            yield self.connection.tell(line, event)
 
     def _answered(self, answers: Answers, *, everything: bool = False) -> Story:
         """Messages of the return path whose cause was told."""
@@ -137,7 +137,7 @@ class _Turns:
             if not everything and not answers.caused(event):
                 answers.head = event
                 return
-            yield from self.connection.tell(answers.line, event)
+            yield self.connection.tell(answers.line, event)
 
     def _pull(self, line: Line) -> Generator[Item, None, Record | None]:
         """The line's next event; None when it is at its end."""
