@@ -72,7 +72,7 @@ def test_states(records: list[Record]) -> None:
         events, error = read(data, step)
         assert error is None
         assert events == records
-        assert [event.offset for event in events][0] == 100
+        assert events[0].offset == 100
     valid = {100 + len(joined(records[: records.index(END) + 1]))}  # without the subsection, as 10.0
     for end in range(len(data)):
         events, error = read(data[:end])
