@@ -18,9 +18,9 @@
 
 Life cycle: the block is entered when QEMU has sent its QMP greeting (over an inherited socket pair: nothing
 to wait for on disk, no timing), and when it is left, however that happens, QEMU and all processes it started
-are killed and reaped and its folder is removed. A QEMU that ends by itself turns every pending and later call
-into `QemuDied` with its exit status and last words. Nothing here ends by a clock: a QEMU that hangs is waited for
-until the caller cancels.
+are killed and reaped and its folder is removed. A QEMU that ends by itself turns every pending and later
+call into `QemuDied` with its exit status and last words. Nothing here ends by a clock: a QEMU that hangs is
+waited for until the caller cancels. (Not covered: a caller that is itself killed by SIGKILL.)
 """
 
 from __future__ import annotations
@@ -64,8 +64,9 @@ class QemuDied(EnvironmentProblem):
             if returncode < 0
             else f"ended with exit status {returncode}"
         )
-        words = output.strip().splitlines()
-        said = f": {words[-1]}" if words else ""
+        # A reason may be followed by a hint or by its consequence.
+        words = "; ".join(line.strip() for line in output.strip().splitlines()[-3:])
+        said = f": {words}" if words else ""
         super().__init__(f"{name} {how}{f' during {doing}' if doing else ''}{said}")
         self.returncode, self.output = returncode, output
 
@@ -128,7 +129,7 @@ class QemuProcess:
             return await self.qmp.execute(command, arguments, oob=oob)
 
     async def hmp(self, line: str) -> str:
-        """The answer of the human monitor. Its wording is no interface; see `ram_blocks` and friends first."""
+        """The answer of the human monitor, whose wording is no interface; `ram_blocks` and others read it."""
         return str(await self.execute("human-monitor-command", {"command-line": line}))
 
     def events(self, *names: str) -> AbstractContextManager[EventStream]:
@@ -167,7 +168,7 @@ class QemuProcess:
             raise await self._last_words(doing) from end
 
     async def _last_words(self, doing: str) -> QemuDied:
-        """The monitor was closed, which QEMU does only by ending."""
+        """The monitor ended, which QEMU does only by ending itself."""
         returncode = await self._process.wait()
         assert self._process.stdout is not None
         self._output.drain(self._process.stdout.fileno())  # type: ignore[attr-defined]
@@ -241,7 +242,7 @@ class QemuProcess:
         return word
 
     async def wait_guest(self, program: Guest, rounds: int = 0) -> int:
-        """Wait until a guest program has filled its memory and made so many more rounds; returns the round."""
+        """Wait until a guest has filled its memory and made so many more rounds; returns the round."""
         await self.wait_word(program.ready_address, lambda word: word == program.ready)
         first = await self.read_word(program.counter_address)
         if not rounds:
@@ -261,9 +262,9 @@ class QemuProcess:
     async def save_ram_block(self, idstr: str, path: Path) -> list[tuple[int, int]]:
         """Write the content of one RAM block to a sparse file of its used length, for comparison.
 
-        Returns the ranges (offset, length) of the block that could be read: all of it from the process' own
-        memory where the build tells the address (from about 8.x on) and the system lets us read it; else what is
-        mapped in the guest-physical map. The guest should be stopped.
+        Returns the ranges (offset, length) of the block that could be read: all of it, from the process' own
+        memory, where the build tells the address (10.0 does, 7.2 does not) and the system lets us read it;
+        else what is mapped in the guest-physical map. The guest should be stopped.
         """
         blocks = await self.ram_blocks()
         block = next((block for block in blocks if block.idstr == idstr), None)
@@ -334,27 +335,29 @@ async def start_qemu(
 ) -> AsyncIterator[QemuProcess]:
     """A QEMU for the time of the block.
 
-    `binary` with `arguments`, to which a QMP monitor, ``-display none`` and, for a guest `program`, what boots
-    it are added; ``{folder}`` in an argument stands for the private folder. `name` is for messages, `env` adds
-    to the environment, `pass_fds` are inherited, `folder` is where the private folder is made (default: the
-    system's temporary directory). Raises QemuDied if QEMU ends before its greeting, EnvironmentProblem if it
-    cannot be started.
+    `binary` with `arguments`, to which a QMP monitor, ``-display none`` and, for a guest `program`, what
+    boots it are added; ``{folder}`` in an argument stands for the private folder. `name` is for messages,
+    `env` adds to the environment, `pass_fds` are inherited, `folder` is where the private folder is made
+    (default: the system's temporary directory). Raises QemuDied if QEMU ends before its greeting,
+    EnvironmentProblem if it cannot be started.
     """
     home = Path(tempfile.mkdtemp(prefix="qmig-", dir=folder))
     try:
         boot = program.boot_arguments(home) if program is not None else []
         given = [argument.replace("{folder}", str(home)) for argument in arguments]
         command = [str(binary), *given, *boot, "-display", "none"]
-        async with background() as nursery:
-            async with _process(command, home, pass_fds, env or {}) as (process, monitor):
-                vm = QemuProcess(name or Path(binary).name, process, home)
-                assert process.stdout is not None
-                nursery.start_soon(vm._output.collect, process.stdout)  # noqa: SLF001 - same module
-                nursery.start_soon(_kill_group_at_end, process)
-                async with AsyncExitStack() as stack:
-                    vm._qmp = await vm._connect(stack, monitor)  # noqa: SLF001
-                    await vm.set_capabilities({"events": True})
-                    yield vm
+        async with (
+            _process(command, home, pass_fds, env or {}) as (process, monitor),
+            background() as nursery,
+            AsyncExitStack() as stack,
+        ):
+            vm = QemuProcess(name or Path(binary).name, process, home)
+            assert process.stdout is not None
+            nursery.start_soon(vm._output.collect, process.stdout)  # noqa: SLF001 - same module
+            nursery.start_soon(_end_with, process, monitor)
+            vm._qmp = await vm._connect(stack, monitor)  # noqa: SLF001
+            await vm.set_capabilities({"events": True})
+            yield vm
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
@@ -388,11 +391,15 @@ async def _process(
 
 
 def _kill_group(process: trio.Process) -> None:
-    """QEMU and what it started (``exec:`` children). The group's number is not reused while it has members."""
+    """QEMU and what it started (``exec:`` children). A group's number is not reused while it has members."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-async def _kill_group_at_end(process: trio.Process) -> None:
+async def _end_with(process: trio.Process, monitor: socket.socket) -> None:
+    """Once QEMU has ended, what it started goes too, and the monitor ends even if a stray process that
+    inherited its other end keeps that open. What QEMU has still said can be read all the same."""
     await process.wait()
     _kill_group(process)
+    with suppress(OSError):  # closed already
+        monitor.shutdown(socket.SHUT_RDWR)

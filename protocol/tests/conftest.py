@@ -1,0 +1,34 @@
+"""Real QEMU builds for the tests that need one.
+
+A test with an argument ``qemu`` runs once per x86_64 build of `$QMIG_BUILDS` (or the default prefix) and with
+the one on PATH; ``qemu_arm`` likewise for aarch64. Where there is none, one skipped test says so.
+"""
+
+import pytest
+
+from qmig.builds import BuildError, Qemu, installed
+from qmig.builds.store import find_on_path
+
+ARGUMENTS = {"qemu": "x86_64", "qemu_arm": "aarch64"}
+
+
+def _builds(target: str) -> list[Qemu]:
+    found = [build.qemu(target) for build in installed() if target in build.targets]
+    on_path = find_on_path(target)
+    return [*found, *([on_path] if on_path else [])]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for argument in set(ARGUMENTS) & set(metafunc.fixturenames):
+        target = ARGUMENTS[argument]
+        try:
+            builds = _builds(target)
+            reason = (
+                f"no qemu-system-{target}: neither in the builds' prefix (qmig builds get 10.0) nor on PATH"
+            )
+        except BuildError as problem:
+            builds, reason = [], f"no working qemu-system-{target}: {problem}"
+        if not builds:
+            metafunc.parametrize(argument, [pytest.param(None, marks=pytest.mark.skip(reason=reason))])
+            continue
+        metafunc.parametrize(argument, builds, ids=[f"{build.found}-{build.version}" for build in builds])
