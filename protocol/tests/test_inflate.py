@@ -82,7 +82,7 @@ def test_a_packet_without_pages_makes_nothing_and_fixes_no_method() -> None:
 @pytest.mark.parametrize(("method", "sender"), SENDERS)
 @given(contents=st.lists(st.lists(st.binary(min_size=1, max_size=9), min_size=1, max_size=3), max_size=5))
 def test_one_stream_over_all_packets(
-    method: int, sender: type[Deflate] | type[Zstd], contents: list[list[bytes]]
+    method: int, sender: type[Deflate | Zstd], contents: list[list[bytes]]
 ) -> None:
     pages = [b"".join((seed * 4096)[:4096] for seed in group) for group in contents]
     stream = sender()
@@ -98,7 +98,7 @@ def test_one_stream_over_all_packets(
 
 
 @pytest.mark.parametrize(("method", "sender"), SENDERS)
-def test_a_full_packet_of_pages_that_do_not_compress(method: int, sender: type[Deflate] | type[Zstd]) -> None:
+def test_a_full_packet_of_pages_that_do_not_compress(method: int, sender: type[Deflate | Zstd]) -> None:
     """524288 bytes, four blocks of zstd: all of it comes out of its own packet."""
     stream = sender()
     data = [bytes((i * j * 2654435761 >> 13) & 255 for i in range(4096)) * 128 for j in range(1, 4)]
@@ -111,7 +111,7 @@ def test_a_full_packet_of_pages_that_do_not_compress(method: int, sender: type[D
 
 @pytest.mark.parametrize(("method", "sender"), SENDERS)
 @pytest.mark.parametrize("change", [-1, 1])
-def test_another_number_of_pages(method: int, sender: type[Deflate] | type[Zstd], change: int) -> None:
+def test_another_number_of_pages(method: int, sender: type[Deflate | Zstd], change: int) -> None:
     (event,) = compressed(method, [sender().payload(PAGE * 2)], [2 + change])
     with pytest.raises(RemoteProtocolError) as caught:
         Inflater().pages(event)
@@ -121,7 +121,7 @@ def test_another_number_of_pages(method: int, sender: type[Deflate] | type[Zstd]
 
 
 @pytest.mark.parametrize(("method", "sender"), SENDERS)
-def test_a_packet_left_out_is_noticed_by_damage(method: int, sender: type[Deflate] | type[Zstd]) -> None:
+def test_a_packet_left_out_is_noticed_by_damage(method: int, sender: type[Deflate | Zstd]) -> None:
     stream = sender()
     stream.payload(PAGE)
     (event,) = compressed(method, [stream.payload(PAGE)], [1])

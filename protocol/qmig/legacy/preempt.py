@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from qmig._feed import Feed, Steps
-from qmig.legacy.ram import RamEos, RamFlag
+from qmig.legacy.ram import FLAG_BITS, RamEos, RamFlag
 from qmig.legacy.ramwalk import RamReader
 from qmig.legacy.receiver import Channel
 from qmig.legacy.sections import TrailingBytes
@@ -30,10 +30,11 @@ class PreemptReader(RamReader):
         while not (yield from feed.at_end()):
             feed.expect("RAM record", "LEG-PRE-001")
             word = int.from_bytes((yield from feed.need(8)), "big")
-            flags = word & (self.state.target_page_size - 1)
-            if flags & ~int(RamFlag.CONTINUE) in _PAGES:
-                yield from self._pages()
-            elif word == RamFlag.EOS:
+            flags = word & (self.state.page_size or FLAG_BITS + 1) - 1
+            kind = flags & ~int(RamFlag.CONTINUE)
+            if kind in _PAGES:
+                yield from self._pages((yield from self._page_size(word)))
+            elif kind == RamFlag.EOS:
                 yield (yield from feed.read(RamEos))
                 break
             else:

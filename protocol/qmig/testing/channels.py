@@ -52,7 +52,7 @@ def hello(number: int = 0, *, uuid: bytes = bytes(16)) -> bytes:
     return struct.pack(">II16sB7x32x", 0x11223344, 1, uuid, number)
 
 
-def packet(  # noqa: PLR0913
+def packet(
     *,
     flags: int = 0,
     block: str = "pc.ram",
