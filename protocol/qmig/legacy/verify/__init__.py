@@ -6,7 +6,7 @@
 from qmig.legacy.verify.facts import Facts, Known, Version, version_of
 from qmig.legacy.verify.findings import KEPT, Finding, Outcome, Report, Severity, Status
 from qmig.legacy.verify.rules import By, Rule, When
-from qmig.legacy.verify.verifier import RULES, Verifier, all_rules
+from qmig.legacy.verify.verifier import NOT_SHOWN, RULES, Verifier, all_rules
 
 __all__ = [
     "By",
@@ -14,6 +14,7 @@ __all__ = [
     "Finding",
     "KEPT",
     "Known",
+    "NOT_SHOWN",
     "Outcome",
     "RULES",
     "Report",
