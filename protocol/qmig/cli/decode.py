@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
 
 import click
 
 from qmig.cli.exits import CommandError, Exit
 from qmig.cli.feeding import gather, tell
-from qmig.errors import RemoteProtocolError
+from qmig.errors import RemoteProtocolError, UnsupportedFeature
 from qmig.legacy.connection import Told
 from qmig.legacy.session import MigrationSession
 
 if TYPE_CHECKING:
+    from qmig.cli.extract import Extracted, Extractor
     from qmig.cli.inputs import Input
+    from qmig.legacy.state import Schema
     from qmig.legacy.verify.findings import Finding
+
+
+#: bytes of input from which on progress is shown
+PROGRESS_FROM: Final = 256 << 20
 
 
 class Report(Protocol):
@@ -27,7 +33,7 @@ class Report(Protocol):
 
     def broke(self, error: RemoteProtocolError) -> None: ...
 
-    def finish(self, findings: tuple[Finding, ...]) -> None: ...
+    def finish(self, findings: Sequence[Finding], extracted: Sequence[Extracted]) -> None: ...
 
 
 @click.command()
@@ -78,38 +84,71 @@ def decode(
     inputs = gather(file, channels, offset=offset, snapshot=snapshot, alone=alone)
     session = MigrationSession(page_size=page_size, schema=_schema(schema))
     report = _report(as_json, verbose, session)
+    extractor = _extractor(ram, inputs) if ram is not None else None
+    errors: list[RemoteProtocolError] = []
+
+    def broke(error: RemoteProtocolError) -> None:
+        errors.append(error)
+        report.broke(error)
+
     report.begin(inputs)
-    errors = []
-    for item in _shown(tell(session, inputs), inputs):
+    for item in _watched(tell(session, inputs), session, inputs):
         if isinstance(item, RemoteProtocolError):
-            errors.append(item)
-            report.broke(item)
-        else:
-            report.told(item)
+            broke(item)
+            continue
+        report.told(item)
+        problem = extractor.apply(item) if extractor is not None else None
+        if problem is not None:
+            broke(problem)
     findings = session.finish()
-    report.finish(findings)
+    report.finish(findings, extractor.finish() if extractor is not None else [])
     return _verdict(file, errors, findings)
 
 
-def _schema(path: str | None) -> None:
-    return None
+def _schema(path: str | None) -> Schema | None:
+    if path is None:
+        return None
+    raise NotImplementedError(path)
 
 
 def _report(as_json: bool, verbose: bool, session: MigrationSession) -> Report:
     import sys
 
+    if as_json:
+        from qmig.cli.jsonreport import JsonReport
+
+        return JsonReport(sys.stdout, session)
     from qmig.cli.render import TextReport
 
     return TextReport(sys.stdout, session, verbose=verbose)
 
 
-def _shown(
-    story: Iterator[Told | RemoteProtocolError], inputs: list[Input]
-) -> Iterable[Told | RemoteProtocolError]:
-    return story
+def _extractor(folder: str, inputs: list[Input]) -> Extractor:
+    from qmig.cli.extract import Extractor
+
+    sizes = [source.size for source in inputs if source.size is not None]
+    return Extractor(folder, room=sum(sizes) if len(sizes) == len(inputs) else None)
 
 
-def _verdict(file: str, errors: list[RemoteProtocolError], findings: tuple[Finding, ...]) -> int:
-    if not errors and not findings:
+def _watched(
+    story: Iterator[Told | RemoteProtocolError], session: MigrationSession, inputs: list[Input]
+) -> Iterator[Told | RemoteProtocolError]:
+    """The story; on a terminal, and if it is a long one, with a progress bar on stderr."""
+    import sys
+
+    sizes = [source.size for source in inputs if source.size is not None]
+    if sum(sizes) < PROGRESS_FROM or not sys.stderr.isatty():
+        return story
+    from qmig.cli.progress import with_bar
+
+    return with_bar(story, session, sum(sizes))
+
+
+def _verdict(file: str, errors: list[RemoteProtocolError], findings: Sequence[Finding]) -> int:
+    """Good without a finding. A stream that is only beyond us is an input we cannot use."""
+    found: list[object] = [*errors, *findings]
+    if not found:
         return Exit.GOOD
-    return Exit.BAD
+    more = f" (and {len(found) - 1} more findings)" if len(found) > 1 else ""
+    ours = all(isinstance(problem, UnsupportedFeature) for problem in found)
+    raise CommandError(f"{file}: {found[0]}{more}", Exit.USAGE if ours else Exit.BAD)

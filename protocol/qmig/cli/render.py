@@ -8,7 +8,7 @@ Rule 2: names come from the wire: nothing of them reaches the terminal but print
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 from qmig._wire import Record
@@ -20,7 +20,9 @@ from qmig.legacy.lines import Line
 from qmig.legacy.sections import SectionFull
 
 if TYPE_CHECKING:
+    from qmig.cli.extract import Extracted
     from qmig.cli.inputs import Input
+    from qmig.legacy.sections import DeviceState
     from qmig.legacy.session import MigrationSession
     from qmig.legacy.verify.findings import Finding
 
@@ -110,11 +112,13 @@ class TextReport:
         self._errors.append(error)
         self._item(error.channel or "", error.offset, f"!! {error.message} [{error.requirement}]")
 
-    def finish(self, findings: tuple[Finding, ...]) -> None:
+    def finish(self, findings: Sequence[Finding], extracted: Sequence[Extracted]) -> None:
         self._close()
         self._end_row()
         for number, tally in self._totals.items():
             self._ram(number, tally)
+        for block in extracted:
+            self._extracted(block)
         self._line("")
         for line in self._session.lines():
             self._line(f"{line.name}: {_ending(line)}")
@@ -270,11 +274,18 @@ class TextReport:
         )
 
     def _device(self, told: Told) -> None:
-        from qmig.cli.devicetext import device_lines
+        from qmig.cli.devicetext import decoded, device_lines
 
-        state = self._session.attempts[told.attempt - 1].state
         assert self._full is not None
-        for line in device_lines(state, self._full, cast(Any, told.event), verbose=self._verbose):
+        body = cast("DeviceState", told.event)
+        state = self._session.attempts[told.attempt - 1].state
+        device = decoded(state, self._full, body)
+        if device is None:
+            self._detail(
+                f"{body.size} bytes, its end found by: {body.boundary}; no description of the fields"
+            )
+            return
+        for line in device_lines(device, verbose=self._verbose):
             self._detail(line)
 
     # -- output ----------------------------------------------------------------------
@@ -298,6 +309,14 @@ class TextReport:
             if len(of_block.rows) > 1:
                 for (_, at), counts in sorted(of_block.rows.items()):
                     self._line(f"    pass {at:<18} {'':>18}  {words(counts)}")
+
+    def _extracted(self, block: Extracted) -> None:
+        if block.file is None:
+            self._line(f"  {block.block}: no page in the stream, no file")
+            return
+        lacks = f", {block.never_sent} pages never sent" if block.never_sent else ""
+        stale = f", {block.stale} pages discarded and not sent again" if block.stale else ""
+        self._line(f"  {block.block} is in {block.file}{lacks}{stale}")
 
     def _item(self, channel: str, offset: int, text: str) -> None:
         self._line(
