@@ -64,8 +64,8 @@ def test_records_behind_done_are_read_as_the_loader_reads_them() -> None:
 
 @pytest.mark.parametrize(
     ("word", "requirement"),
-    [(0x5004, "LEG-S39-013"), (0, "LEG-S39-002"), (3, "LEG-S39-002"), (0x1001, "LEG-S39-002"),
-     (0x1008, "LEG-S39-002"), ((1 << 64) - 1, "LEG-S39-002")],
+    [(0x5004, "LEG-ZAR-013"), (0, "LEG-ZAR-002"), (3, "LEG-ZAR-002"), (0x1001, "LEG-ZAR-002"),
+     (0x1008, "LEG-ZAR-002"), ((1 << 64) - 1, "LEG-ZAR-002")],
 )  # fmt: skip
 def test_attribute_words_that_end_the_reading(word: int, requirement: str) -> None:
     error = parse(attributes, MORE.encode() + word.to_bytes(8, "big")).error
@@ -97,7 +97,7 @@ def test_storage_keys() -> None:
 def test_unknown_key_flags_and_huge_counts() -> None:
     error = parse(storage_keys, joined(KEYS[:1]) + bytes(8)).error
     assert isinstance(error, RemoteProtocolError)
-    assert (error.requirement, error.offset) == ("LEG-S39-003", 19)
+    assert (error.requirement, error.offset) == ("LEG-ZAR-003", 19)
     huge = joined(KEYS[:1])[:8] + (limits.STORAGE_KEYS + 1).to_bytes(8, "big")
     assert isinstance(parse(storage_keys, huge).error, LimitExceeded)
 

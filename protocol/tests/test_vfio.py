@@ -22,6 +22,7 @@ from qmig.legacy.vfio import (
     VfioSetupState,
     full_body,
 )
+from qmig.testing import load_registry
 from qmig.testing.parsers import explore, parse
 
 END = VfioEndOfState()
@@ -155,3 +156,9 @@ def test_any_bytes_end_in_our_errors_however_cut(data: bytes, step: int, parser:
     cut = parse(parser, data, cuts=range(step, len(data), step))
     assert cut.events == whole.events
     assert str(cut.error) == str(whole.error)
+
+
+def test_the_registry_of_live_handlers_is_the_table_of_readers() -> None:
+    table = {**READERS, **SUFFIXES}
+    rows = load_registry("live-handlers").entries
+    assert {row.value: row.extra["version"] for row in rows} == {k: h.version for k, h in table.items()}

@@ -12,6 +12,7 @@ begins with 0x20 would be over 500 million.
 
 from __future__ import annotations
 
+import enum
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final, cast
@@ -39,9 +40,17 @@ from qmig.legacy.state import StreamState
 #: "QCPR"
 CPR_MAGIC: Final = 0x51435052
 CPR_VERSION: Final = 1
-#: byte that carries a descriptor in its ancillary data
-FD_SERVICE_BYTE: Final = 0x20
 VFIO_DEVICES: Final = "CprState/vfio devices"
+
+
+class CprMark(enum.IntEnum):
+    """Bytes that structure the state."""
+
+    LIST_END = 0x00
+    ELEMENT = 0x01
+    SUBSECTION = 0x05
+    FD_SERVICE = 0x20  # a descriptor is in its ancillary data
+
 
 _NAME: Final = PrefixedString(Int32ub, limits.CPR_NAME)
 
@@ -76,7 +85,7 @@ class CprFd(_Named):
     """One descriptor of the list. Exactly one of `service` and `number` is there."""
 
     requirement: ClassVar[str] = "LEG-CPR-010"
-    present = const(Int8ub, 1, doc="one more element")
+    present = const(Int8ub, int(CprMark.ELEMENT), doc="one more element")
     name: str = wire(_NAME, doc="owner: a RAMBlock idstr, a device path…; with its NUL")
     id: int = wire(Int32sb, doc="tells several descriptors of one owner apart")
     service: int | None = wire_if("service", Int8ub, default=None, doc="0x20, cpr-transfer")
@@ -85,7 +94,7 @@ class CprFd(_Named):
 
     def validate(self) -> None:
         super().validate()
-        if (self.service is None) == (self.number is None) or self.service not in (None, FD_SERVICE_BYTE):
+        if (self.service is None) == (self.number is None) or self.service not in (None, CprMark.FD_SERVICE):
             raise LocalProtocolError(
                 f"service byte {self.service} and number {self.number}", requirement="LEG-CPR-011"
             )
@@ -95,7 +104,7 @@ class CprVfioDevice(_Named):
     """One VFIO device with an IOMMUFD backend."""
 
     requirement: ClassVar[str] = "LEG-CPR-021"
-    present = const(Int8ub, 1, doc="one more element")
+    present = const(Int8ub, int(CprMark.ELEMENT), doc="one more element")
     name: str = wire(_NAME, doc="name of the device, with its NUL")
     devid: int = wire(Int32sb)
     ioas_id: int = wire(Int32ub)
@@ -106,14 +115,14 @@ class CprListEnd(Record):
     """Ends a list."""
 
     requirement: ClassVar[str] = "LEG-CPR-013"
-    present = const(Int8ub, 0)
+    present = const(Int8ub, int(CprMark.LIST_END))
 
 
 class CprSubsection(Record):
     """Opens the list of VFIO devices (10.1+)."""
 
     requirement: ClassVar[str] = "LEG-CPR-020"
-    section_type = const(Int8ub, 0x05, doc="QEMU_VM_SUBSECTION")
+    section_type = const(Int8ub, int(CprMark.SUBSECTION), doc="QEMU_VM_SUBSECTION")
     name: str = wire(CountedString, doc="CprState/vfio devices")
     version_id: int = wire(Int32ub, doc="1")
 
@@ -145,7 +154,7 @@ class CprReceiver(Channel):
         yield header
         yield from self._elements(feed, CprFd)
         while not (yield from feed.at_end()):
-            if (yield from feed.need(1))[0] != CprSubsection.section_type:
+            if (yield from feed.need(1))[0] != CprMark.SUBSECTION:
                 break
             opening = yield from feed.read(CprSubsection)
             if opening.name != VFIO_DEVICES or opening.version_id != 1:
@@ -176,14 +185,14 @@ class CprReceiver(Channel):
         if size > limits.CPR_NAME:
             raise feed.limit(f"a name of {size} bytes")
         form = (yield from feed.need(10 + size))[9 + size]
-        if form == FD_SERVICE_BYTE:
+        if form == CprMark.FD_SERVICE:
             record = yield from feed.read(CprFd, {"service"})
             if self._descriptors:
                 values = {**record.values(), "descriptor": self._descriptors.popleft()}
                 return CprFd(**values).place(record.offset, record.size)
             return record
         if form not in (0x00, 0xFF):
-            raise feed.error(f"service byte {form:#x}, expected {FD_SERVICE_BYTE:#x}", "LEG-CPR-011")
+            raise feed.error(f"service byte {form:#x}, expected {CprMark.FD_SERVICE:#x}", "LEG-CPR-011")
         return (yield from feed.read(CprFd, {"number"}))
 
 
@@ -191,6 +200,6 @@ def _more(feed: Feed, kind: type[Record]) -> Steps[bool]:
     """Whether another element follows."""
     feed.expect(kind.__name__, kind.requirement)
     mark = (yield from feed.need(1))[0]
-    if mark > 1:
+    if mark not in (CprMark.LIST_END, CprMark.ELEMENT):
         raise feed.error(f"list mark {mark:#x}, expected 0 or 1", "LEG-CPR-013")
     return bool(mark)

@@ -70,40 +70,40 @@ class _PageBytes(Record):
 class StorageAttributes(_PageBytes):
     """Attributes of pages (CMMA)."""
 
-    requirement: ClassVar[str] = "LEG-S39-010"
+    requirement: ClassVar[str] = "LEG-ZAR-010"
 
 
 class StorageAttributesDone(Record):
     """All attributes were sent; only EOS follows."""
 
-    requirement: ClassVar[str] = "LEG-S39-011"
+    requirement: ClassVar[str] = "LEG-ZAR-011"
     word = const(Int64ub, int(StorageAttributeFlag.DONE))
 
 
 class StorageAttributesEos(Record):
     """Ends the data of one section."""
 
-    requirement: ClassVar[str] = "LEG-S39-012"
+    requirement: ClassVar[str] = "LEG-ZAR-012"
     word = const(Int64ub, int(StorageAttributeFlag.EOS))
 
 
 class StorageKeys(_PageBytes):
     """Storage keys of pages."""
 
-    requirement: ClassVar[str] = "LEG-S39-020"
+    requirement: ClassVar[str] = "LEG-ZAR-020"
 
 
 class StorageKeysEnd(Record):
     """Ends the keys: EOS, or ERROR where the source could not read them."""
 
-    requirement: ClassVar[str] = "LEG-S39-021"
+    requirement: ClassVar[str] = "LEG-ZAR-021"
     word: int = wire(Int64ub, doc="0x01 EOS, 0x04 ERROR (the keys before it are zeros)")
 
 
 class TodClock(Record):
     """The time-of-day clock; `high` and `low` only when it is present."""
 
-    requirement: ClassVar[str] = "LEG-S39-030"
+    requirement: ClassVar[str] = "LEG-ZAR-030"
     flag: int = wire(Int8ub, doc="0x00 missing, 0x01 present")
     high: int | None = wire_if("present", Int8ub, default=None, doc="epoch extension")
     low: int | None = wire_if("present", Int64ub, default=None, doc="the clock's 64 bits")
@@ -111,7 +111,7 @@ class TodClock(Record):
     def validate(self) -> None:
         if not (self.flag == TodFlag.MISSING) == (self.high is None) == (self.low is None):
             raise LocalProtocolError(
-                f"flag {self.flag:#x} and the presence of the value do not agree", requirement="LEG-S39-031"
+                f"flag {self.flag:#x} and the presence of the value do not agree", requirement="LEG-ZAR-031"
             )
 
 
@@ -141,7 +141,7 @@ class StorageAttributesReader:
         feed = self.feed
         done = False
         while True:
-            feed.expect("storage attributes", "LEG-S39-001")
+            feed.expect("storage attributes", "LEG-ZAR-001")
             if done and (yield from feed.need(1))[0] == SectionType.SECTION_FOOTER:
                 return
             word = int.from_bytes((yield from feed.need(8)), "big")
@@ -155,15 +155,15 @@ class StorageAttributesReader:
                 yield (yield from feed.read(StorageAttributesEos))
                 return
             elif flag == StorageAttributeFlag.ERROR:
-                raise feed.error("the source says that its data are incomplete", "LEG-S39-013")
+                raise feed.error("the source says that its data are incomplete", "LEG-ZAR-013")
             else:
-                raise feed.error(f"unexpected storage attribute flags {flag:#x}", "LEG-S39-002")
+                raise feed.error(f"unexpected storage attribute flags {flag:#x}", "LEG-ZAR-002")
 
 
 def storage_keys(feed: Feed) -> Steps[None]:
     """Reads the body of `s390-skeys` up to its end mark."""
     while True:
-        feed.expect("storage keys", "LEG-S39-003")
+        feed.expect("storage keys", "LEG-ZAR-003")
         flag = int.from_bytes((yield from feed.need(8)), "big") & _FLAGS
         if flag == StorageKeyFlag.SKEYS:
             yield (yield from _page_bytes(feed, StorageKeys, limits.STORAGE_KEYS))
