@@ -13,24 +13,24 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from qmig._wire import Raw, Record
 from qmig.errors import LocalProtocolError, localised
 from qmig.legacy import xbzrle
 from qmig.legacy.commands import PostcopyRamDiscard
 from qmig.legacy.mappedram import MappedRamBitmap, MappedRamHeader, MappedRamPages, bit_runs, in_order
-from qmig.legacy.pages import Run
 from qmig.legacy.pageset import Budget, PageSet
 from qmig.legacy.ram import RamBlockEntry, RamDeltas, RamFlag, RamPages
+from qmig.legacy.ramstore import BufferStore, Gather, RamStore
 
 if TYPE_CHECKING:
     import mmap
 
-#: what memory may be: anything writable of which a memoryview can be made
-Buffer: TypeAlias = "bytearray | memoryview | mmap.mmap"
+#: what memory may be: a writable buffer, or somebody's store
+Memory: TypeAlias = "bytearray | memoryview | mmap.mmap | RamStore"
 #: (idstr, length in bytes) -> zeroed memory of at least that length, None if it is not wanted
-OpenBlock: TypeAlias = "Callable[[str, int], Buffer | None]"
+OpenBlock: TypeAlias = "Callable[[str, int], Memory | None]"
 
 #: rounds that are told apart; further ones are counted with the last
 MAX_ROUNDS: Final = 4096
@@ -58,11 +58,11 @@ class Counts:
 class BlockImage:
     """One RAM block: its memory, and what is known of its pages. Lengths are in bytes."""
 
-    def __init__(self, idstr: str, length: int, index: int, memory: memoryview | None) -> None:
+    def __init__(self, idstr: str, length: int, index: int, store: RamStore | None) -> None:
         self.idstr = idstr
         self.length = length
         self.index = index  # in the block list
-        self.memory = memory
+        self.store = store
         self.page_size: int | None = None
         self.counts = Counts()
         self.rounds: dict[int, Counts] = {}
@@ -101,46 +101,65 @@ class BlockImage:
         """These pages become zero; memory that still is, is left alone."""
         first = address // page_size
         self.note(first, pages, page_size)
-        if self.memory is None or not self.written.touches(first, pages):
+        if self.store is None or not self.written.touches(first, pages):
             return
         for page in range(first, first + pages):
             if self.written.touches(page, 1):
-                end = min((page + 1) * page_size, self.length)
-                self.memory[page * page_size : end] = bytes(end - page * page_size)
+                start = page * page_size
+                self.store.write(start, [bytes(min(page_size, self.length - start))])
         self.written.discard(first, pages)
 
     def put(self, address: int, page: Raw) -> None:
         """One page becomes this."""
         size = len(page)
         self.note(address // size, 1, size)
-        if self.memory is None:
-            return
-        self.written.add(address // size, 1)
-        room = self.length - address
-        self.memory[address : address + min(size, room)] = page if size <= room else page[:room]
+        if self.store is not None:
+            self.written.add(address // size, 1)
+            self.store.write(address, [page[: self.length - address]])
 
-    def put_run(self, run: Run, data: memoryview, page_size: int, stride: int) -> None:
-        """The pages of a run of PAGE records."""
-        first = run.address // page_size
-        self.note(first, run.pages, page_size)
-        memory = self.memory
-        if memory is None:
-            return
-        self.written.add(first, run.pages)
-        at = run.at + stride - page_size
-        address = run.address
-        whole = min(run.pages, (self.length - address) // page_size)
-        for _ in range(whole):
-            memory[address : address + page_size] = data[at : at + page_size]
+    def put_batch(self, batch: RamPages) -> None:
+        """All pages of a batch."""
+        size = batch.page_size
+        data = memoryview(batch.data)
+        first, last, _, _ = batch.ascents[0]
+        span = first // size, (last - first) // size + 1
+        once = batch.consecutive  # each page once: what is asked of every run can be asked once
+        if once:
+            self.note(*span, size)
+        clean = once and not self.written.touches(*span)
+        gather = Gather(self.store, self.length, size, self.written)
+        for kind, address, pages, at in batch.runs():
+            stride = batch.stride(kind)
+            end = at + stride * pages
+            if not once:
+                self.note(address // size, pages, size)
+            if kind & 1:
+                head = stride - size
+                gather.data(address, [data[low + head : low + stride] for low in range(at, end, stride)])
+                continue
+            fills = bytes(data[at + stride - 1 : end : stride])
+            if fills.count(0) == pages and (clean or not self.written.touches(address // size, pages)):
+                gather.zeros(address, pages)
+            else:
+                gather.flush()
+                self._fill(address, fills, size)
+        gather.flush()
+
+    def _fill(self, address: int, fills: bytes, page_size: int) -> None:
+        """Consecutive pages, each of one repeated byte."""
+        self.counts.filled += len(fills) - fills.count(0)
+        for fill in fills:
+            if fill:
+                self.put(address, bytes([fill]) * page_size)
+            else:
+                self.zero(address, 1, page_size)
             address += page_size
-            at += stride
-        if whole < run.pages:
-            memory[address : self.length] = data[at : at + self.length - address]
 
     def get(self, address: int, page_size: int) -> bytes:
-        """The present content of one page."""
-        assert self.memory is not None
-        return bytes(self.memory[address : min(address + page_size, self.length)]).ljust(page_size, b"\0")
+        """The present content of one page; zeros where nothing is kept."""
+        if self.store is None:
+            return bytes(page_size)
+        return self.store.read(address, min(page_size, self.length - address)).ljust(page_size, b"\0")
 
 
 class RamImage:
@@ -191,9 +210,12 @@ class RamImage:
         view = memoryview(data)
         if size * len(places) != len(data) or (places and not size):
             raise LocalProtocolError(f"{len(data)} bytes for {len(places)} pages", requirement="LEG-RAM-031")
+        gather = Gather(image.store, image.length, size, image.written)
         for index, address in enumerate(places):
             _inside(image, address)
-            image.put(address, view[index * size : (index + 1) * size])
+            image.note(address // size, 1, size)
+            gather.data(address, [view[index * size : (index + 1) * size]])
+        gather.flush()
         image.count("multifd_normal", len(places), turn)
 
     def apply_zero(self, block: str, offsets: Iterable[int], page_size: int, *, turn: int = 0) -> None:
@@ -217,34 +239,16 @@ class RamImage:
 
     def _listed(self, event: RamBlockEntry, channel: str) -> None:
         length = event.used_length
-        buffer = self._open(event.idstr, length)
-        memory = None if buffer is None else memoryview(buffer).cast("B")
-        if memory is not None and len(memory) < length:
-            raise LocalProtocolError(
-                f"{len(memory)} bytes of memory for a block of {length}", requirement=event.requirement
-            )
-        self.blocks[event.idstr] = BlockImage(event.idstr, length, len(self.blocks), memory)
+        memory = self._open(event.idstr, length)
+        self.blocks[event.idstr] = BlockImage(event.idstr, length, len(self.blocks), _store(memory, length))
 
     def _pages(self, event: RamPages, channel: str) -> None:
         image = self.block(event.block)
-        data = memoryview(event.data)
-        size = event.page_size
         for ascent in event.ascents:
             turn = self.turn(channel, image, ascent.first, ascent.last)
             image.count("normal", ascent.normal, turn)
             image.count("zero", ascent.zero, turn)
-        for run in event.runs():
-            stride = event.stride(run.kind)
-            if run.kind & 1:
-                image.put_run(run, data, size, stride)
-                continue
-            fills = bytes(data[run.at + stride - 1 : run.at + stride * run.pages : stride])
-            if fills.count(0) == run.pages:
-                image.zero(run.address, run.pages, size)
-                continue
-            image.counts.filled += run.pages - fills.count(0)
-            for index, fill in enumerate(fills):
-                image.put(run.address + index * size, bytes([fill]) * size)
+        image.put_batch(event)
 
     def _deltas(self, event: RamDeltas, channel: str) -> None:
         image = self.block(event.block)
@@ -275,11 +279,11 @@ class RamImage:
         size, start = event.page_size, event.start
         data = memoryview(event.data)
         stop = start + len(data)
-        if image.memory is None:
+        if image.store is None:
             return
         for first, after in bit_runs(image.bitmap, start // size, -(-stop // size)):
             low, high = max(first * size, start), min(after * size, stop)
-            image.memory[low:high] = data[low - start : high - start]
+            image.store.write(low, [data[low - start : high - start]])
             image.written.add(first, after - first)
 
     def _discard(self, event: PostcopyRamDiscard, channel: str) -> None:
@@ -296,8 +300,7 @@ class RamImage:
 def _page(image: BlockImage, kind: RamFlag, address: int, payload: memoryview, page_size: int) -> Raw:
     """The new content of a page that came encoded."""
     if kind is RamFlag.XBZRLE:
-        old = bytes(page_size) if image.memory is None else image.get(address, page_size)
-        return memoryview(xbzrle.decode(old, payload))
+        return memoryview(xbzrle.decode(image.get(address, page_size), payload))
     inflate = zlib.decompressobj()
     try:
         page = inflate.decompress(payload, page_size + 1)
@@ -316,3 +319,17 @@ def _inside(image: BlockImage, address: int) -> None:
             f"offset {address:#x} is outside {image.idstr!a} ({image.length:#x} bytes)",
             requirement="LEG-RAM-042",
         )
+
+
+def _store(memory: Memory | None, length: int) -> RamStore | None:
+    if memory is None:
+        return None
+    try:
+        view = memoryview(memory).cast("B")  # type: ignore[arg-type]
+    except TypeError:
+        return cast(RamStore, memory)
+    if len(view) < length:
+        raise LocalProtocolError(
+            f"{len(view)} bytes of memory for a block of {length}", requirement=RamBlockEntry.requirement
+        )
+    return BufferStore(view)
