@@ -29,7 +29,9 @@ def gather(
     found = {source.channel: source}
     given = [_split(text) for text in channels]
     # offset and snapshot: the stream is in a container, whose neighbours are not its companions
-    look = source.channel.startswith("main") and not (alone or channels or offset or snapshot is not None)
+    look = source.channel.startswith(("main", "tls")) and not (
+        alone or channels or offset or snapshot is not None
+    )
     for name, other in given or (beside.others.items() if look else ()):
         if name in found:
             raise CommandError(f"channel {name} is given twice: {found[name].path} and {other}")

@@ -36,6 +36,9 @@ _PACKED: Final = {
     b"\xfd7zXZ\x00": "XZ",
     b"\x28\xb5\x2f\xfd": "ZSTD",
 }
+#: bytes searched for the beginning of a stream, to name it in an error
+SEARCH: Final = 4 << 20
+_QEVM: Final = b"QEVM\0\0\0\x03"
 #: where a multifd channel's first packet has its id
 MULTIFD_ID: Final = 24
 #: `ChannelKind` -> channel
@@ -106,6 +109,8 @@ def open_input(path: str, *, offset: int = 0, snapshot: str | None = None) -> In
             )
             raise CommandError(f"{path}: {problem}; nothing to decode")
         whole = _mapped(file, status.st_size)
+    if _packing(bytes(whole[:HEAD])):
+        return _unwrapped(path, iter((whole,)), skip=offset)
     if bytes(whole[offset : offset + 4]) == _QCOW2:
         return _in_qcow2(path, whole[offset:], snapshot)
     if snapshot is not None:
@@ -126,19 +131,27 @@ def _pieces(file: IO[bytes]) -> Iterator[Data]:
         yield chunk
 
 
-def _unwrapped(path: str, chunks: Iterator[Data], *, offset: int = 0, size: int | None = None) -> Input:
-    """Takes off compression, then libvirt's header (and its compression)."""
+def _packing(head: bytes) -> str | None:
+    return next((name for sign, name in _PACKED.items() if head.startswith(sign)), None)
+
+
+def _unwrapped(
+    path: str, chunks: Iterator[Data], *, offset: int = 0, size: int | None = None, skip: int = 0
+) -> Input:
+    """Takes off compression, then libvirt's header (and its compression); `skip` counts unpacked bytes."""
     source = Input(path, chunks, offset=offset, size=size)
     head = source.head()
     if not head:
         raise CommandError(f"{path}: is empty; nothing to decode")
-    packed = next((name for sign, name in _PACKED.items() if head.startswith(sign)), None)
+    packed = _packing(head)
     if packed is not None:
         from qmig.legacy.containers import LibvirtFormat
 
-        source = Input(path, _unpacked(path, source, LibvirtFormat[packed]), note=packed.lower())
+        unpacked = _skipped(_unpacked(path, source, LibvirtFormat[packed]), skip)
+        source = Input(path, unpacked, offset=skip, note=packed.lower())
         if not source.head():
-            raise CommandError(f"{path}: is empty when unpacked; nothing to decode")
+            problem = f"has {skip} bytes or less" if skip else "is empty"
+            raise CommandError(f"{path}: {problem} when unpacked; nothing to decode")
     return _in_libvirt(source) if source.head().startswith(_LIBVIRT) else source
 
 
@@ -154,6 +167,14 @@ def _unpacked(path: str, source: Input, format: LibvirtFormat) -> Iterator[Data]
         unpacker.finish()
     except RemoteProtocolError as error:
         raise CommandError(f"{path}: {error}; the file is damaged or incomplete") from None
+
+
+def _skipped(chunks: Iterator[Data], skip: int) -> Iterator[Data]:
+    for chunk in chunks:
+        rest = memoryview(chunk)[skip:]
+        skip -= min(skip, len(chunk))
+        if rest:
+            yield rest
 
 
 def _in_libvirt(source: Input) -> Input:
@@ -230,9 +251,11 @@ def recognise(source: Input, likely: str | None = None) -> str:
         if unmarked or (name is not None and _same(name, likely)):
             return likely
     if name is None:
+        later = source.head(SEARCH).find(_QEVM)
+        hint = f"one seems to begin at byte {source.offset + later}: name it with --offset"
         raise CommandError(
-            f"{source.path}: not a migration stream: it begins with {head[:8].hex(' ')}; "
-            "if the stream begins later in the file, say where with --offset"
+            f"{source.path}: no migration stream begins with {head[:8].hex(' ')}; "
+            + (hint if later > 0 else "if it begins later in the file, name the place with --offset")
         )
     return name
 
@@ -263,7 +286,7 @@ def _listed(file: Path) -> Neighbours | None:
     import json
 
     try:
-        names = _channels(json.loads((file.parent / "meta.json").read_bytes())["channels"])
+        names = list(_channels(json.loads((file.parent / "meta.json").read_bytes())["channels"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # none, or one of another program
     safe = {name: other for name, other in names if Path(other).name == other and _is_channel(name)}
@@ -276,7 +299,8 @@ def _listed(file: Path) -> Neighbours | None:
 def _channels(channels: list[Any]) -> Iterator[tuple[str, str]]:
     for channel in channels:
         name = str(channel["name"])
-        yield name, str(channel["forward"]["file"])
+        if "forward" in channel:  # otherwise nothing travelled in that direction
+            yield name, str(channel["forward"]["file"])
         if "reverse" in channel:
             back = "rp" + name.removeprefix("main") if name.startswith("main") else f"{name}.rp"
             yield back, str(channel["reverse"]["file"])
