@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qmig.legacy import containers, cpr, header, multifd, qcow2
+from qmig.legacy import identify as module
 from qmig.legacy.identify import ENOUGH, Certainty, ChannelKind, identify
 from qmig.testing import load_vectors
 from qmig.testing.channels import hello
@@ -126,3 +128,14 @@ def test_recorded_channels() -> None:
             assert found.certainty >= C.LIKELY
             seen.add(kind)
     assert seen == {*EXPECTED.values(), K.RECOVERY}
+
+
+def test_the_magic_numbers_are_those_of_the_readers() -> None:
+    magics = {kind: magic for magic, kind, _ in reversed(module._MAGICS)}
+    assert magics == {
+        K.MAIN: header.FILE_MAGIC.to_bytes(4, "big"),
+        K.MULTIFD: multifd.MULTIFD_MAGIC.to_bytes(4, "big"),
+        K.CPR: cpr.CPR_MAGIC.to_bytes(4, "big"),
+        K.LIBVIRT: containers.LIBVIRT_MAGIC,
+        K.QCOW2: qcow2.Qcow2Header.magic.to_bytes(4, "big"),
+    }

@@ -4,6 +4,8 @@ Rule 1: a magic number is certain. Formats without one (return path, preempt, a 
 main channel) are told by their shape, and the answer says that it is a likely one.
 Rule 2: too few bytes are no answer: `missing` says how many more would help. A channel
 that stays silent cannot be told from any other.
+
+The modules that know the shapes are imported when no magic fits: most files begin with one.
 """
 
 from __future__ import annotations
@@ -13,12 +15,6 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from qmig._wire import Raw
-from qmig.legacy.commands import COMMANDS, MigCmd
-from qmig.legacy.header import FILE_MAGIC
-from qmig.legacy.multifd import MULTIFD_MAGIC
-from qmig.legacy.ram import RamFlag
-from qmig.legacy.returnpath import MAX_PAYLOAD, MESSAGES, RpMessage
-from qmig.legacy.tls import MAX_LENGTH, TlsContentType
 
 
 class ChannelKind(enum.Enum):
@@ -57,9 +53,10 @@ class Identity(NamedTuple):
 #: bytes that always suffice
 ENOUGH: Final = 32
 
+#: as their readers have them (`test_identify.py` compares)
 _MAGICS: Final = (
-    (FILE_MAGIC.to_bytes(4, "big"), ChannelKind.MAIN, "QEVM"),
-    (MULTIFD_MAGIC.to_bytes(4, "big"), ChannelKind.MULTIFD, f"{MULTIFD_MAGIC:#x}"),
+    (b"QEVM", ChannelKind.MAIN, "QEVM"),
+    (b"\x11\x22\x33\x44", ChannelKind.MULTIFD, "0x11223344"),
     (b"QCPR", ChannelKind.CPR, "QCPR"),
     (b"LibvirtQemudSave", ChannelKind.LIBVIRT, "LibvirtQemudSave"),
     (b"LibvirtQemudPart", ChannelKind.LIBVIRT, "LibvirtQemudPart: saving was not finished"),
@@ -69,8 +66,6 @@ _CLIENT_HELLO: Final = 1
 _SERVER_HELLO: Final = 2
 #: no guest has a RAM block of 256 TiB, so an offset's upper two bytes are 0
 _OFFSET_BITS: Final = 48
-#: the smallest target page in use is 1 KiB: these bits of a RAM word are flags for every target
-_FLAG_BITS: Final = 0x3FF
 
 
 def identify(head: Raw) -> Identity:
@@ -91,6 +86,8 @@ def identify(head: Raw) -> Identity:
 
 
 def _tls(data: bytes) -> Identity | None:
+    from qmig.legacy.tls import MAX_LENGTH, TlsContentType
+
     size = int.from_bytes(data[3:5], "big")
     if data[0] != TlsContentType.HANDSHAKE or data[1:2] not in (b"", b"\x03"):
         return None
@@ -110,6 +107,8 @@ def _recovery(data: bytes) -> Identity | None:
         return None
     if len(data) < 5:
         return Identity(ChannelKind.RECOVERY, Certainty.POSSIBLE, "begins like a command", 5 - len(data))
+    from qmig.legacy.commands import COMMANDS, MigCmd
+
     number, length = int.from_bytes(data[1:3], "big"), int.from_bytes(data[3:5], "big")
     if number not in COMMANDS:
         return None
@@ -126,6 +125,8 @@ def _recovery(data: bytes) -> Identity | None:
 
 
 def _return_path(data: bytes) -> Identity | None:
+    from qmig.legacy.returnpath import MAX_PAYLOAD, MESSAGES, NAMED, RpMessage
+
     if data[0] != 0 or (len(data) > 1 and data[1] not in MESSAGES):
         return None
     if len(data) < 4:
@@ -134,8 +135,8 @@ def _return_path(data: bytes) -> Identity | None:
         )
     number, length = data[1], int.from_bytes(data[2:4], "big")
     name = RpMessage(number).name
-    if number in _COUNTED:
-        at = _COUNTED[number]
+    if number in NAMED:
+        at = 3 + NAMED[number]  # where the length of the name stands
         if not at < 4 + length <= 4 + MAX_PAYLOAD:
             return None
         if len(data) <= at:
@@ -148,17 +149,15 @@ def _return_path(data: bytes) -> Identity | None:
     return Identity(ChannelKind.RETURN_PATH, Certainty.LIKELY, f"message {name}") if fits else None
 
 
-#: messages with a name: where its length stands
-_COUNTED: Final[dict[int, int]] = {RpMessage.REQ_PAGES_ID: 16, RpMessage.RECV_BITMAP: 4}
-
-
 def _preempt(data: bytes) -> Identity | None:
     word = int.from_bytes(data[:8], "big")
     if len(data) < 8:
         if any(data[:2]):
             return None
         return Identity(ChannelKind.PREEMPT, Certainty.POSSIBLE, "may begin with a RAM record", 8 - len(data))
-    flags = word & _FLAG_BITS
+    from qmig.legacy.ram import FLAG_BITS, RamFlag
+
+    flags = word & FLAG_BITS
     if word == RamFlag.EOS:
         return Identity(ChannelKind.PREEMPT, Certainty.POSSIBLE, "the end mark of RAM records")
     if word >> _OFFSET_BITS or flags not in (RamFlag.PAGE, RamFlag.ZERO):

@@ -87,7 +87,7 @@ class RpReqPagesId(Record):
     block: str = wire(CountedString, doc="RAMBlock idstr")
 
     def validate(self) -> None:
-        _check_name(self.header_len, 13, self.block)
+        _check_name(self.header_len, NAMED[3], self.block)
 
 
 class RpReqPages(Record):
@@ -113,7 +113,7 @@ class RpRecvBitmap(Record):
     end = const(Int64ub, BITMAP_END, doc="end mark")
 
     def validate(self) -> None:
-        _check_name(self.header_len, 1, self.block)
+        _check_name(self.header_len, NAMED[5], self.block)
         _check_bitmap_size(len(self.bitmap))
 
 
@@ -155,16 +155,17 @@ MESSAGES: Final[dict[int, type[Record]]] = {
 
 
 #: messages with a name: bytes of payload before it, its own length included
-_NAMED: Final[dict[type[Record], int]] = {RpReqPagesId: 13, RpRecvBitmap: 1}
+NAMED: Final[dict[int, int]] = {RpMessage.REQ_PAGES_ID: 13, RpMessage.RECV_BITMAP: 1}
 
 
-def _check_length(kind: type[Record], message: Raw) -> None:
+def _check_length(number: int, message: Raw) -> None:
     """Raises `LocalProtocolError` unless `message` (its header included) is as long as its kind says."""
-    if kind is RpUnknown:
+    kind = MESSAGES.get(number)
+    if kind is None:
         return
     size = len(message) - _HEADER
-    expected = _NAMED.get(kind, kind.minimum() - _HEADER)
-    if kind in _NAMED and size >= expected:
+    expected = NAMED.get(number, kind.minimum() - _HEADER)
+    if number in NAMED and size >= expected:
         expected += message[_HEADER + expected - 1]
     if size != expected:
         raise LocalProtocolError(f"header_len is {size}, expected {expected}", requirement="LEG-RPM-004")
@@ -208,7 +209,7 @@ class ReturnPathReader:
             )
         view = yield from feed.need(_HEADER + header.header_len)
         try:
-            _check_length(kind, view)
+            _check_length(header.header_type, view)
             if kind is RpRecvBitmap:
                 view = yield from self._with_bitmap(len(view))
             record, used = kind.decode(view)
