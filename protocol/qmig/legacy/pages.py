@@ -20,7 +20,7 @@ import re
 import struct
 import sys
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Final, NamedTuple, TypeAlias
 
 #: records that `batch` looks at in one go: bounds its lists
@@ -32,7 +32,7 @@ MAX_ASCENTS: Final = 1024
 GROUPS: Final = 4
 _SPAN: Final = 65536
 #: (PAGE run)(ZERO run) pairs found by one match
-PAIRS: Final = 4
+PAIRS: Final = 8
 
 _PAGE: Final = 0x28  # PAGE | CONTINUE
 _ZERO: Final = 0x22  # ZERO | CONTINUE
@@ -333,10 +333,7 @@ def record_runs(view: memoryview, page_size: int, name: bytes, first: int | None
     sizes = strides(page_size, len(name))
     while at < end:
         if first is not None:
-            for run in _pair_runs(view, at, address, page_size):
-                yield run
-                address = run.address + run.pages * page_size
-                at = run.at + run.pages * (8 + page_size if run.kind else 9)
+            at, address = yield from _pair_runs(view, at, address, page_size)
         found = batch(view, at, end, page_size, name) if at < end else None
         if found is None:
             return
@@ -351,17 +348,21 @@ def record_runs(view: memoryview, page_size: int, name: bytes, first: int | None
             address += count * page_size
 
 
-def _pair_runs(view: memoryview, at: int, address: int, page_size: int) -> Iterator[Run]:
-    """Runs of records without names, for pages known to be consecutive from `address` on."""
+def _pair_runs(
+    view: memoryview, at: int, address: int, page_size: int
+) -> Generator[Run, None, tuple[int, int]]:
+    """Runs of records without names, for pages known to be consecutive from `address` on; returns where
+    they end, in the view and in the block."""
     match = _patterns(page_size).pairs
-    page, zero = RunKind.PAGE, RunKind.ZERO
+    kinds = ((RunKind.PAGE, 8 + page_size), (RunKind.ZERO, 9)) * PAIRS
+    groups = [(number, kind, stride) for number, (kind, stride) in enumerate(kinds, 1)]
     end = len(view)
-    stride = 8 + page_size
     while (found := match(view, at, end)) is not None and found.end() > at:
-        for group in range(1, 2 * PAIRS + 1):
+        for group, kind, stride in groups:
             stop = found.end(group)
             if stop > at:
-                count = (stop - at) // (stride if group & 1 else 9)
-                yield Run(page if group & 1 else zero, address, count, at)
-                address += count * page_size
+                pages = (stop - at) // stride
+                yield Run(kind, address, pages, at)
+                address += pages * page_size
                 at = stop
+    return at, address

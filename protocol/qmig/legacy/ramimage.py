@@ -128,8 +128,9 @@ class BlockImage:
             self.note(*span, size)
         clean = once and not self.written.touches(*span)
         gather = Gather(self.store, self.length, size, self.written)
+        strides = [batch.stride(kind) for kind in range(4)]
         for kind, address, pages, at in batch.runs():
-            stride = batch.stride(kind)
+            stride = strides[kind]
             end = at + stride * pages
             if not once:
                 self.note(address // size, pages, size)
