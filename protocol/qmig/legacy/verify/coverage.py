@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Final
 
 from qmig._wire import Record
+from qmig.errors import LocalProtocolError
+from qmig.legacy import xbzrle
 from qmig.legacy.channels import parse_name
 from qmig.legacy.commands import PostcopyRamDiscard
 from qmig.legacy.multifd import MultifdHello, MultifdPacket
@@ -37,14 +39,19 @@ class CoverageChecker(Checker):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            requirement="LEG-RAM-952",
+            requirement="LEG-RAM-052",
             title="every page of every block is sent, and again after its discard",
             when=When("complete recordings of all channels, without free-page hints", _complete),
         ),
         Rule(
-            requirement="LEG-RAM-954", title="XBZRLE only for pages that were sent before", about=(RamDeltas,)
+            requirement="LEG-RAM-054", title="XBZRLE only for pages that were sent before", about=(RamDeltas,)
         ),
-        Rule(requirement="LEG-RAM-960", title="with mapped-ram there are no page records"),
+        Rule(
+            requirement="LEG-RAM-036",
+            title="a difference is well-formed and stays in its page",
+            about=(RamDeltas,),
+        ),
+        Rule(requirement="LEG-MAP-023", title="with mapped-ram there are no page records"),
         Rule(
             requirement="LEG-PCP-031",
             title="every requested page is sent",
@@ -94,7 +101,7 @@ class CoverageChecker(Checker):
         self.normal = self.normal or bool(event.normal)
         self.preempt = self.preempt or parse_name(channel).kind == "preempt"
         if self.facts.capability("mapped-ram"):
-            self.report("LEG-RAM-960", channel, event, f"pages of {event.block!a} in a mapped-ram stream")
+            self.report("LEG-MAP-023", channel, event, f"pages of {event.block!a} in a mapped-ram stream")
         sent = self.sent[event.block]
         if event.consecutive:
             sent.add(event.ascents[0].first // page, event.normal + event.zero)
@@ -110,14 +117,20 @@ class CoverageChecker(Checker):
     def _deltas(self, channel: str, event: RamDeltas) -> None:
         self.page_size = event.page_size
         sent = self.sent[event.block]
-        for kind, address, _ in event.records():
+        for kind, address, payload in event.records():
             number = address // event.page_size
             if kind is RamFlag.COMPRESS_PAGE:
                 sent.add(number, 1)
                 self.any = True
-            elif not sent.has(number, 1) and not self.budget.exceeded:
+                continue
+            if not sent.has(number, 1) and not self.budget.exceeded:
                 text = f"a difference to {event.block!a} {address:#x}, which was not sent before"
-                self.report("LEG-RAM-954", channel, event, text)
+                self.report("LEG-RAM-054", channel, event, text)
+            try:
+                xbzrle.decode(bytes(event.page_size), payload)
+            except LocalProtocolError as error:
+                text = f"a difference to {event.block!a} {address:#x}: {error.message}"
+                self.report("LEG-RAM-036", channel, event, text)
 
     def _hello(self, channel: str, event: MultifdHello) -> None:
         self.hellos.add(event.id)
@@ -179,7 +192,7 @@ class CoverageChecker(Checker):
             missing = sent.missing(0, -(-entry.used_length // page))
             if missing is not None:
                 text = f"{name!a} {missing * page:#x} is never sent, or not after its discard"
-                self.report("LEG-RAM-952", channel, entry, text)
+                self.report("LEG-RAM-052", channel, entry, text)
         for name, requested in self.requested.items():
             for first, count in requested.ranges():
                 missing = self.sent[name].missing(first, count)

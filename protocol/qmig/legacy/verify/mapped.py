@@ -25,9 +25,9 @@ class MappedRamChecker(Checker):
             requirement="LEG-MAP-014",
             title="the pages begin at the next multiple of 1 MiB behind the bitmap",
         ),
-        Rule(requirement="LEG-MAP-965", title="bits behind the last page are 0"),
+        Rule(requirement="LEG-MAP-024", title="bits behind the last page are 0"),
         Rule(
-            requirement="LEG-MAP-966",
+            requirement="LEG-MAP-025",
             title="bytes before `offset` of the file stay as they are",
             by=By.NOBODY,
             why_not="a recording does not show what was in the file before",
@@ -69,4 +69,4 @@ class MappedRamChecker(Checker):
     def _bitmap(self, channel: str, event: MappedRamBitmap) -> None:
         if event.surplus:
             text = f"bits behind page {event.pages} of {event.block!a} are set"
-            self.report("LEG-MAP-965", channel, event, text)
+            self.report("LEG-MAP-024", channel, event, text)

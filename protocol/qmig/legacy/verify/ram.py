@@ -38,25 +38,25 @@ class RamChecker(Checker):
     """Which RAM record may stand where, and what is in it."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(requirement="LEG-RAM-938", title="the block list opens the START of ram, once"),
+        Rule(requirement="LEG-RAM-014", title="the block list opens the START of ram, once"),
         Rule(requirement="LEG-RAM-012", title="the block lengths add up to the total", by=By.READER),
-        Rule(requirement="LEG-RAM-940", title="block lengths are whole pages"),
+        Rule(requirement="LEG-RAM-015", title="block lengths are whole pages"),
         Rule(requirement="LEG-RAM-013", title="block names are unique", by=By.READER),
         Rule(
-            requirement="LEG-RAM-942",
+            requirement="LEG-RAM-016",
             title="a block's page size is given with postcopy-ram only",
             about=(RamBlockEntry,),
         ),
         Rule(requirement="LEG-RAM-041", title="the first page of a channel names its block", by=By.READER),
         Rule(requirement="LEG-RAM-042", title="pages lie inside their block", by=By.READER),
-        Rule(requirement="LEG-RAM-951", title="zero pages are filled with 0"),
+        Rule(requirement="LEG-RAM-053", title="zero pages are filled with 0"),
         Rule(
-            requirement="LEG-RAM-956",
+            requirement="LEG-RAM-056",
             title="no COMPRESS_PAGE without compress, nor from 9.1 on",
             when=either(since((9, 1)), capability("compress", on=False)),
         ),
         Rule(
-            requirement="LEG-RAM-957",
+            requirement="LEG-RAM-057",
             title="no MULTIFD_FLUSH without multifd",
             when=capability("multifd", on=False),
         ),
@@ -66,7 +66,7 @@ class RamChecker(Checker):
             when=migration_property("multifd-flush-after-each-section", on=True),
         ),
         Rule(
-            requirement="LEG-RAM-959",
+            requirement="LEG-RAM-058",
             title="no HOOK in a plain stream; it belongs to RDMA",
             severity=Severity.WARNING,
         ),
@@ -136,7 +136,7 @@ class RamChecker(Checker):
 
     def _mem_size(self, channel: str, event: RamMemSize) -> None:
         if self.listed or self.records or not isinstance(self.section, SectionStart):
-            self.report("LEG-RAM-938", channel, event, "a block list that does not open the START of ram")
+            self.report("LEG-RAM-014", channel, event, "a block list that does not open the START of ram")
         self.listed = True
         self.records += 1
 
@@ -146,15 +146,15 @@ class RamChecker(Checker):
         if size is None:
             return
         if self.advised is None:
-            self.report("LEG-RAM-942", channel, event, f"{event.idstr!a} has a page size, without ADVISE")
+            self.report("LEG-RAM-016", channel, event, f"{event.idstr!a} has a page size, without ADVISE")
         elif size & (size - 1) or size <= self.advised.target_page_size or event.used_length % size:
-            self.report("LEG-RAM-942", channel, event, f"{event.idstr!a} has page size {size:#x}")
+            self.report("LEG-RAM-016", channel, event, f"{event.idstr!a} has page size {size:#x}")
 
     def _record(self, channel: str, event: Record) -> None:
         """Any RAM record but the block list's."""
         if not self.records and not self.listed and isinstance(self.section, SectionStart):
             text = f"{type(event).__name__} comes before the block list"
-            self.report("LEG-RAM-938", channel, event, text)
+            self.report("LEG-RAM-014", channel, event, text)
         self.records += 1
 
     def _pages(self, channel: str, event: RamPages) -> None:
@@ -178,7 +178,7 @@ class RamChecker(Checker):
             fills = bytes(view[at + stride - 1 : at + stride * count : stride])
             if fills.count(0) < len(fills):
                 text = f"a page of {event.block!a} from {address:#x} on is filled with another byte"
-                self.report("LEG-RAM-951", channel, event, text)
+                self.report("LEG-RAM-053", channel, event, text)
 
     def _host_pages(self, channel: str, event: RamPages, host: int) -> None:
         current = self.hosts.setdefault(channel, _HostPage())
@@ -193,7 +193,7 @@ class RamChecker(Checker):
         for kind, address, _ in event.records():
             if kind is RamFlag.COMPRESS_PAGE:
                 self.facts.until((9, 0))
-                self.report("LEG-RAM-956", channel, event, f"COMPRESS_PAGE of {event.block!a} {address:#x}")
+                self.report("LEG-RAM-056", channel, event, f"COMPRESS_PAGE of {event.block!a} {address:#x}")
                 return
 
     def _eos(self, channel: str, event: RamEos) -> None:
@@ -209,12 +209,12 @@ class RamChecker(Checker):
     def _flush(self, channel: str, event: RamMultifdFlush) -> None:
         self._record(channel, event)
         self.facts.since((8, 1))
-        self.report("LEG-RAM-957", channel, event, "MULTIFD_FLUSH")
+        self.report("LEG-RAM-057", channel, event, "MULTIFD_FLUSH")
         self.report("LEG-MFD-053", channel, event, "MULTIFD_FLUSH")
 
     def _hook(self, channel: str, event: RamHook) -> None:
         self._record(channel, event)
-        self.report("LEG-RAM-959", channel, event, "HOOK")
+        self.report("LEG-RAM-058", channel, event, "HOOK")
 
     def _trailing(self, channel: str, event: TrailingBytes) -> None:
         if parse_name(channel).kind == "preempt":
@@ -225,7 +225,7 @@ class RamChecker(Checker):
             for channel, entry in self.blocks.values():
                 if entry.used_length % self.page_size:
                     text = f"{entry.idstr!a} is {entry.used_length:#x} bytes, pages are {self.page_size}"
-                    self.report("LEG-RAM-940", channel, entry, text)
+                    self.report("LEG-RAM-015", channel, entry, text)
 
 
 class _HostPage:
