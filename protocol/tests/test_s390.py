@@ -8,6 +8,7 @@ from qmig import limits
 from qmig._feed import Feed, Steps
 from qmig._wire import NeedBytes, Record
 from qmig.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError, TruncatedStream
+from qmig.legacy import sections as s
 from qmig.legacy.oldstyle import OPAQUE, decode_body, self_delimiting
 from qmig.legacy.s390 import (
     StorageAttributes,
@@ -24,6 +25,7 @@ from qmig.legacy.sections import SectionType
 from qmig.legacy.state import StreamState
 from qmig.legacy.vfio import VfioConfigLoadReady, VfioConfigState, VfioEndOfState
 from qmig.testing.parsers import explore, parse
+from qmig.testing.streams import HEAD, RAM, read, to_bytes
 
 MORE = StorageAttributes(word=0x4000_0000 | 2, count=5, data=b"\1\2\3\4\5")
 DONE, EOS = StorageAttributesDone(), StorageAttributesEos()
@@ -166,3 +168,36 @@ def test_any_bytes_end_in_our_errors_however_cut(data: bytes, step: int, parser:
     cut = parse(parser, data, cuts=range(step, len(data), step))
     assert cut.events == whole.events
     assert str(cut.error) == str(whole.error)
+
+
+def full(idstr: str, body: bytes, footer: bool) -> bytes:
+    head = s.SectionFull(section_id=9, idstr=idstr, instance_id=0, version_id=1)
+    return head.encode() + body + s.SectionFooter(section_id=9).encode() * footer
+
+
+#: keys that look like the footer of their own section and a type byte
+LURE = StorageKeys(word=2, count=6, data=b"\x7e\0\0\0\x09\x04")
+
+
+@pytest.mark.parametrize("footer", [True, False])
+@pytest.mark.parametrize("step", [1, 5, 10_000])
+def test_bodies_that_tell_their_end_need_no_description(footer: bool, step: int) -> None:
+    bodies = {"s390-skeys": joined([LURE, KEYS[2]]), "todclock": CLOCK.encode()}
+    parts = [full(idstr, body, footer) for idstr, body in bodies.items()]
+    ram = [event for event in RAM if footer or not isinstance(event, s.SectionFooter)]
+    data = to_bytes([*HEAD, *ram]) + b"".join(parts) + b"\0"
+    for cut in range(step, len(data), step) if step == 1 else [len(data)]:
+        found, error = read(data[:cut])
+        assert (error is None) == (cut == len(data))
+    found, error = read(data, range(step, len(data), step))
+    assert error is None
+    states = [event for event in found if isinstance(event, s.DeviceState)]
+    assert [bytes(state.data) for state in states] == list(bodies.values())
+    assert {state.boundary for state in states} == {"built-in"}
+
+
+def test_a_body_not_of_its_layout_ends_at_the_footer() -> None:
+    for body in (b"\x05" * 30, joined([LURE, KEYS[2]]) + b"more"):
+        found, _ = read(to_bytes([*HEAD, *RAM]) + full("s390-skeys", body, footer=True) + b"\0")
+        states = [event for event in found if isinstance(event, s.DeviceState)]
+        assert [state.boundary for state in states] == ["footer"]

@@ -3,7 +3,9 @@
 Rule 1: a schema (given, or the stream's own vmdesc) proposes, the bytes behind confirm.
 Rule 2: the vmdesc comes last, so without a given schema everything from the first
 device on is held, up to `limits.DEVICE_STATE`, until it has come.
-Rule 3: without any schema the end is inferred from the footer and a plausible record
+Rule 3: without any schema, some handlers that are no VMState tell their end themselves
+(`boundary="built-in"`).
+Rule 4: else the end is inferred from the footer and a plausible record
 behind it, and every such body says so (`boundary="footer"`).
 """
 
@@ -16,7 +18,7 @@ from typing import Final
 from qmig import limits
 from qmig._feed import Feed, Steps
 from qmig._wire import NeedBytes
-from qmig.errors import UnsupportedFeature
+from qmig.errors import RemoteProtocolError, UnsupportedFeature
 from qmig.legacy.sections import DeviceState, SectionFull, SectionType
 from qmig.legacy.state import Schema, StreamState
 from qmig.legacy.vmstate.schema import schema_from_vmdesc
@@ -61,7 +63,7 @@ class DeviceReader:
         if self.state.schema is None and not early and not self._looked:
             yield from self._hold(self._described)
             self._looked = True
-        if not (yield from self._by_schema(section)):
+        if not (yield from self._by_schema(section)) and not (yield from self._by_layout(section)):
             if self.state.footers is False:
                 raise UnsupportedFeature(
                     f"device state of {section.idstr!a} has no description and no footer: "
@@ -134,6 +136,27 @@ class DeviceReader:
                 continue
             return found
         return False
+
+    def _by_layout(self, section: SectionFull) -> Steps[bool]:
+        """Sets the length that a body's own layout gives and the bytes behind confirm."""
+        from qmig.legacy.oldstyle import self_delimiting
+
+        while True:
+            window = self.feed.window()
+            whole = self.feed.eof and len(window) == self.feed.available
+            try:
+                length = self_delimiting(section.idstr, window)
+                if length is None or not self._confirmed(window, length, section.section_id, whole=whole):
+                    return False
+            except NeedBytes as need:
+                if self.feed.eof and self.feed.available < need.size:
+                    return False
+                yield from self.feed.need(need.size)
+                continue
+            except RemoteProtocolError:
+                return False  # not of the layout
+            self._length, self._boundary = length, "built-in"
+            return True
 
     def _proposed(self, schema: Schema, section: SectionFull) -> bool:
         window = self.feed.window()
