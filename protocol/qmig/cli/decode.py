@@ -84,7 +84,7 @@ def decode(
     inputs = gather(file, channels, offset=offset, snapshot=snapshot, alone=alone)
     session = MigrationSession(page_size=page_size, schema=_schema(schema))
     report = _report(as_json, verbose, session)
-    extractor = _extractor(ram, inputs) if ram is not None else None
+    extractor = _extractor(ram) if ram is not None else None
     errors: list[RemoteProtocolError] = []
 
     def broke(error: RemoteProtocolError) -> None:
@@ -108,7 +108,9 @@ def decode(
 def _schema(path: str | None) -> Schema | None:
     if path is None:
         return None
-    raise NotImplementedError(path)
+    from qmig.cli.schemas import load_schema
+
+    return load_schema(path)
 
 
 def _report(as_json: bool, verbose: bool, session: MigrationSession) -> Report:
@@ -123,11 +125,10 @@ def _report(as_json: bool, verbose: bool, session: MigrationSession) -> Report:
     return TextReport(sys.stdout, session, verbose=verbose)
 
 
-def _extractor(folder: str, inputs: list[Input]) -> Extractor:
+def _extractor(folder: str) -> Extractor:
     from qmig.cli.extract import Extractor
 
-    sizes = [source.size for source in inputs if source.size is not None]
-    return Extractor(folder, room=sum(sizes) if len(sizes) == len(inputs) else None)
+    return Extractor(folder)
 
 
 def _watched(

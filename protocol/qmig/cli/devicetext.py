@@ -16,10 +16,12 @@ ELEMENTS: Final = 16
 BYTES: Final = 32
 
 
-def decoded(state: StreamState, section: SectionFull, body: Body) -> DeviceState | None:
-    """The fields of a FULL section's body; None where no description of it is known."""
-    decode = getattr(state.schema, "decode", None)
-    return None if decode is None else decode(section, body)
+def decoded(state: StreamState, section: SectionFull, body: Body) -> DeviceState:
+    """The fields of a FULL section's body; where nothing describes them, one opaque field."""
+    from qmig.legacy.vmstate.schema import BuiltinSchema, DeviceSchema
+
+    schema = state.schema if isinstance(state.schema, DeviceSchema) else BuiltinSchema()
+    return schema.decode(section, memoryview(body.data), body.offset)
 
 
 def device_lines(device: DeviceState, *, verbose: bool) -> Iterator[str]:

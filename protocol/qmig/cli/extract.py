@@ -2,20 +2,21 @@
 
 Rule 1: a block's name comes from the wire: only letters, digits and a few marks of it become a file
 name, the rest is percent-encoded, so no name leaves the folder or meets another.
-Rule 2: files are mapped shared and grow by the pages that are not zero; none of it is private memory.
+Rule 2: what is written goes to the file at once, so memory stays small, and a full disk is an error like
+any other. Zero pages are left out where nothing was: the files are sparse.
 Rule 3: a block of which no page came (ignored ones, say) leaves no file: zeros would be a lie.
 """
 
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
-from qmig.cli.exits import CommandError, Exit
+from qmig._wire import Raw
 from qmig.errors import LocalProtocolError, RemoteProtocolError
 from qmig.legacy.connection import Told
 from qmig.legacy.header import FileHeader
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 #: bytes of an encoded name before it is cut and told apart by a hash
 LONGEST: Final = 160
+#: files kept open at once
+OPEN_FILES: Final = 128
 _UNSAFE: Final = re.compile(rb"[^A-Za-z0-9_@.,:+=-]")
 
 
@@ -54,18 +57,56 @@ def file_name(idstr: str) -> str:
     return name
 
 
+class FileStore:
+    """One block's memory in a file, which is made when the first byte goes into it."""
+
+    def __init__(self, path: Path, pool: Pool) -> None:
+        self.path = path
+        self._pool = pool
+
+    def write(self, offset: int, pieces: Sequence[Raw]) -> None:
+        descriptor = self._pool.descriptor(self.path)
+        done = os.pwritev(descriptor, pieces, offset)
+        if done < sum(map(len, pieces)):  # interrupted, or the disk is full: the next try says so
+            whole = memoryview(b"".join(pieces))
+            while done < len(whole):
+                done += os.pwrite(descriptor, whole[done:], offset + done)
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self._pool.descriptor(self.path), size, offset).ljust(size, b"\0")
+
+
+class Pool:
+    """Open files, a bounded number of them."""
+
+    def __init__(self) -> None:
+        self._open: dict[Path, int] = {}
+        self._made: set[Path] = set()
+
+    def descriptor(self, path: Path) -> int:
+        found = self._open.get(path)
+        if found is None:
+            if len(self._open) >= OPEN_FILES:
+                self.close()
+            fresh = 0 if path in self._made else os.O_CREAT | os.O_EXCL
+            self._made.add(path)
+            found = self._open[path] = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | fresh, 0o600)
+        return found
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+
 class Extractor:
     """Applies the events of a story to files in one folder."""
 
-    def __init__(self, folder: str, *, room: int | None) -> None:
-        """`room` bounds how many bytes the stream can fill, None if that is not known."""
+    def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._room = room
         self._attempt = 0
+        self._pool = Pool()
         self._image = RamImage(self._open)
-        self._files: dict[str, tuple[Path, mmap.mmap]] = {}
-        self._listed = 0
         self._inflaters: dict[str, Inflater] = {}
         self._broken: set[str] = set()  # channels whose pages cannot be applied any more
 
@@ -101,12 +142,10 @@ class Extractor:
         """Closes the files; what became of each block, in the order of the list."""
         found = []
         for idstr, image in self._image.blocks.items():
-            path, memory = self._files.pop(idstr)
-            image.memory = None
+            path = self.folder / file_name(idstr)
             sent = image.counts.total > 0
-            _close(memory)
-            if not sent:
-                path.unlink()
+            if sent:
+                os.ftruncate(self._pool.descriptor(path), image.length)
             found.append(
                 Extracted(
                     attempt=self._attempt or 1,
@@ -117,35 +156,22 @@ class Extractor:
                     stale=image.stale.count(),
                 )
             )
+        self._pool.close()
         return found
 
     def _restart(self, attempt: int) -> None:
         """A second attempt sends everything again."""
-        self.finish()
+        self._pool.close()
+        self._pool = Pool()
         self._attempt = attempt
-        self._listed = 0
         self._image = RamImage(self._open)
         self._inflaters.clear()
         self._broken.clear()
 
-    def _open(self, idstr: str, length: int) -> mmap.mmap | bytearray:
-        self._listed += length
-        status = os.statvfs(self.folder)
-        free = status.f_bavail * status.f_frsize
-        need = self._listed if self._room is None else min(self._listed, self._room)
-        if need > free:
-            raise CommandError(
-                f"{self.folder}: up to {need} bytes are needed, {free} are free", Exit.ENVIRONMENT
-            )
+    def _open(self, idstr: str, length: int) -> FileStore:
         path = self.folder / file_name(idstr)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            os.ftruncate(descriptor, length)
-            memory = mmap.mmap(descriptor, length) if length else cast(Any, bytearray())
-        finally:
-            os.close(descriptor)
-        self._files[idstr] = path, memory
-        return cast(mmap.mmap, memory)
+        path.unlink(missing_ok=True)  # of an earlier attempt, or an earlier run
+        return FileStore(path, self._pool)
 
     def _packet(self, told: Told) -> None:
         if not getattr(told.event, "pages", 0):
@@ -161,11 +187,3 @@ class Extractor:
                 inflater = self._inflaters[told.channel] = Inflater()
             content = inflater.pages(packet)
             self._image.apply_pages(packet.block, packet.normal_offsets(), content, turn=told.round)
-
-
-def _close(memory: Any) -> None:
-    if isinstance(memory, mmap.mmap):
-        try:
-            memory.close()
-        except BufferError:
-            memory.flush()  # a view of it is still held; the mapping goes with that

@@ -103,14 +103,13 @@ def open_input(path: str, *, offset: int = 0, snapshot: str | None = None) -> In
             if offset or snapshot is not None:
                 raise CommandError(f"{path}: --offset and --snapshot need a regular file")
             return _unwrapped(path, _pieces(os.fdopen(os.dup(file.fileno()), "rb", 0)))
-        if offset >= status.st_size:
-            problem = (
-                "is empty" if not status.st_size else f"has {status.st_size} bytes, --offset is {offset}"
-            )
-            raise CommandError(f"{path}: {problem}; nothing to decode")
+        if not status.st_size:
+            raise CommandError(f"{path}: is empty; nothing to decode")
         whole = _mapped(file, status.st_size)
     if _packing(bytes(whole[:HEAD])):
         return _unwrapped(path, iter((whole,)), skip=offset)
+    if offset >= len(whole):
+        raise CommandError(f"{path}: has {len(whole)} bytes, --offset is {offset}; nothing to decode")
     if bytes(whole[offset : offset + 4]) == _QCOW2:
         return _in_qcow2(path, whole[offset:], snapshot)
     if snapshot is not None:

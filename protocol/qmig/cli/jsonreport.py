@@ -151,13 +151,12 @@ class JsonReport:
         self._totals.setdefault(pages["attempt"], Tally()).merge(tally)
         self._write(pages)
 
-    def _device(self, told: Told) -> dict[str, Any] | None:
+    def _device(self, told: Told) -> dict[str, Any]:
         from qmig.cli.devicetext import decoded, device_json
 
         assert self._full is not None
         state = self._session.attempts[told.attempt - 1].state
-        device = decoded(state, self._full, cast(Any, told.event))
-        return None if device is None else device_json(device)
+        return device_json(decoded(state, self._full, cast(Any, told.event)))
 
     def _ram(self) -> list[dict[str, Any]]:
         rows = []

@@ -280,11 +280,9 @@ class TextReport:
         body = cast("DeviceState", told.event)
         state = self._session.attempts[told.attempt - 1].state
         device = decoded(state, self._full, body)
-        if device is None:
-            self._detail(
-                f"{body.size} bytes, its end found by: {body.boundary}; no description of the fields"
-            )
-            return
+        basis = device.basis or "nothing"
+        ended = f", its end by {body.boundary}" if body.boundary != basis else ""
+        self._detail(f"{body.size} bytes, fields by {basis}{ended}")
         for line in device_lines(device, verbose=self._verbose):
             self._detail(line)
 
