@@ -71,11 +71,11 @@ class SectionChecker(Checker):
             about=(Packaged,),
         ),
         Rule(
-            requirement="LEG-DBM-020",
+            requirement="LEG-DBM-007",
             title="no dirty-bitmap section without dirty-bitmaps",
             when=capability("dirty-bitmaps", on=False),
         ),
-        Rule(requirement="LEG-BLK-020", title="no block section from 9.1 on", when=since((9, 1))),
+        Rule(requirement="LEG-BLK-003", title="no block section from 9.1 on", when=since((9, 1))),
         Rule(
             requirement="LEG-SEC-034",
             title="a description follows a completed precopy stream",
@@ -149,9 +149,9 @@ class SectionChecker(Checker):
             self.report("LEG-SEC-026", channel, event, f"section id {event.section_id} is used again")
         self.started[event.section_id] = event
         if event.idstr == "dirty-bitmap":
-            self.report("LEG-DBM-020", channel, event, "a dirty-bitmap section")
+            self.report("LEG-DBM-007", channel, event, "a dirty-bitmap section")
         elif event.idstr == "block":
-            self.report("LEG-BLK-020", channel, event, "a block section")
+            self.report("LEG-BLK-003", channel, event, "a block section")
         if event.idstr == "ram" and (event.instance_id, event.version_id) != (0, 4):
             text = f"ram is instance {event.instance_id}, version {event.version_id}"
             self.report("LEG-SEC-050", channel, event, text)
