@@ -273,8 +273,9 @@ class Qmp:
             by_peer = problem.errno in (errno.ECONNRESET, errno.EPIPE)
             reason = f"monitor connection failed: {problem.strerror or problem}"
             self._finish(QmpClosed(reason, by_peer=by_peer))
-        except QMPError as problem:
-            self._finish(QmpClosed(f"monitor connection ended: {problem}"))
+        except Exception as problem:  # noqa: BLE001 - what the library makes of bytes that are no QMP is open
+            what = str(problem) if isinstance(problem, QMPError) else f"{type(problem).__name__}: {problem}"
+            self._finish(QmpClosed(f"monitor connection ended by what was received: {what[:300]}"))
         self._finish(QmpClosed("monitor connection was closed"))
 
     async def _live(self, task_status: trio.TaskStatus[Qmp]) -> None:
@@ -291,9 +292,9 @@ class Qmp:
 async def open_qmp(address: str | Path | socket.socket) -> AsyncIterator[Qmp]:
     """A QMP session at `address`: a path or ``unix:PATH``, ``tcp:HOST:PORT``, or a connected socket.
 
-    A socket is taken over and closed. Waits for the greeting and negotiates capabilities (out-of-band execution
-    where QEMU offers it). Raises QmpConnectError. The connection is closed at the end of the block, whatever
-    the other side does.
+    A socket is taken over and closed. Waits for the greeting and negotiates capabilities (out-of-band
+    execution where QEMU offers it). Raises QmpConnectError. The connection is closed at the end of the block,
+    whatever the other side does.
     """
     async with background() as nursery:
         qmp: Qmp = await nursery.start(_run, address)

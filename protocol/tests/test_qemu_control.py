@@ -213,7 +213,7 @@ async def test_exec_children_go_too(qemu: Qemu, folder: Path, tmp_path: Path) ->
         await trio.sleep(0.01)
 
 
-# -- without a QEMU -------------------------------------------------------------------------------------------
+# -- without a QEMU ---------------------------------------------------------------
 
 
 async def test_no_such_program(folder: Path) -> None:
