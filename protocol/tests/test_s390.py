@@ -201,3 +201,21 @@ def test_a_body_not_of_its_layout_ends_at_the_footer() -> None:
         found, _ = read(to_bytes([*HEAD, *RAM]) + full("s390-skeys", body, footer=True) + b"\0")
         states = [event for event in found if isinstance(event, s.DeviceState)]
         assert [state.boundary for state in states] == ["footer"]
+
+
+def test_layouts_are_not_tried_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of these bodies could be read to the end of the input before it turns out to be none."""
+    tried: list[str] = []
+
+    def counting(idstr: str, view: memoryview) -> int | None:
+        tried.append(idstr)
+        return self_delimiting(idstr, view)
+
+    monkeypatch.setattr("qmig.legacy.oldstyle.self_delimiting", counting)
+    far = StorageKeys(word=2, count=0, data=b"").encode()
+    parts = full("s390-skeys", far[:8] + (20_000).to_bytes(8, "big"), footer=True) * 500
+    found, error = read(to_bytes([*HEAD, *RAM]) + parts + far * 5000)
+    assert error is None
+    states = [event for event in found if isinstance(event, s.DeviceState)]
+    assert [state.boundary for state in states] == ["footer"] * 500
+    assert len(tried) <= 64

@@ -27,6 +27,8 @@ from qmig.legacy.vmstate.schema import schema_from_vmdesc
 _DESCRIPTION: Final = re.compile(rb"\x00\x06(?=(....)\{[ \"}])", re.DOTALL)
 #: byte patterns that look like a description and are none, before the search gives up
 _DESCRIPTION_TRIES: Final = 64
+#: bodies whose own layout is tried: a machine has one of each, and a failure may have read far
+_LAYOUT_TRIES: Final = 64
 
 _FOLLOWERS: Final = frozenset(
     {
@@ -54,6 +56,7 @@ class DeviceReader:
         self._resume = 0  # where an unfinished description may begin
         self._length = 0
         self._boundary = ""
+        self._layouts = 0  # bodies tried by their own layout
 
     def body(self, section: SectionFull, *, early: bool) -> Steps[DeviceState]:
         """The state behind this header, found by the best means there is. `early` says
@@ -141,7 +144,8 @@ class DeviceReader:
         """Sets the length that a body's own layout gives and the bytes behind confirm."""
         from qmig.legacy.oldstyle import self_delimiting
 
-        while True:
+        self._layouts += 1
+        while self._layouts <= _LAYOUT_TRIES:
             window = self.feed.window()
             whole = self.feed.eof and len(window) == self.feed.available
             try:
@@ -157,6 +161,7 @@ class DeviceReader:
                 return False  # not of the layout
             self._length, self._boundary = length, "built-in"
             return True
+        return False
 
     def _proposed(self, schema: Schema, section: SectionFull) -> bool:
         window = self.feed.window()

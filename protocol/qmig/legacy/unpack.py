@@ -16,6 +16,8 @@ from qmig._wire import Raw
 from qmig.errors import RemoteProtocolError, TruncatedStream, UnsupportedFeature
 from qmig.legacy.containers import LibvirtFormat
 
+#: input given to a decompressor at a time: some copy what they did not use yet
+_SLICE: Final = 64 * 1024
 #: zstd has no bound for the output of a call; a block of 4 bytes may stand for 128 KiB
 _ZSTD_SLICE: Final = 512
 
@@ -122,13 +124,16 @@ class Unpacker:
 
         Raises `RemoteProtocolError` where the input is not of the format."""
         rest = memoryview(data)
-        packing = self._packing
-        if packing is None:
+        if self._packing is None:
             self.offset += len(rest)
             yield from (
                 rest[at : at + limits.INFLATE_PIECE] for at in range(0, len(rest), limits.INFLATE_PIECE)
             )
             return
+        for at in range(0, len(rest), _SLICE):
+            yield from self._unpack(self._packing, rest[at : at + _SLICE])
+
+    def _unpack(self, packing: _Packing, rest: memoryview) -> Iterator[bytes]:
         while True:
             if self._coder is None:
                 if self._whole and rest and (self.trailing or rest[0] != packing.first_byte):
