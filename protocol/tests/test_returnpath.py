@@ -93,6 +93,47 @@ def test_any_messages_in_any_chunks(messages: list[bytes], draw: st.DataObject) 
     assert [part.wire for part in seen] == messages
 
 
+NAMES = st.binary(max_size=255).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
+WORDS = st.integers(0, (1 << 32) - 1)
+LONGS = st.integers(0, (1 << 64) - 1)
+
+
+def size_of(text: str) -> int:
+    return len(text.encode("utf-8", "surrogateescape"))
+
+
+ANY = st.one_of(
+    st.builds(rp.RpShut, value=WORDS),
+    st.builds(rp.RpPong, value=WORDS),
+    st.builds(rp.RpResumeAck, value=WORDS),
+    st.builds(rp.RpSwitchoverAck),
+    st.builds(rp.RpReqPages, start=LONGS, length=WORDS),
+    st.builds(
+        lambda block, start, length: rp.RpReqPagesId(
+            header_len=13 + size_of(block), start=start, length=length, block=block
+        ),
+        NAMES, LONGS, WORDS,
+    ),
+    st.builds(
+        lambda block, words: rp.RpRecvBitmap(header_len=1 + size_of(block), block=block, bitmap=words * 8),
+        NAMES, st.binary(max_size=9),
+    ),
+    st.builds(rp.RpUnknown, header_type=st.integers(8, 0xFFFF), payload=st.binary(max_size=512)),
+)  # fmt: skip
+
+
+@given(st.lists(ANY, max_size=5))
+def test_any_values_come_back(written: list[Record]) -> None:
+    events: list[Record] = []
+    data = b"".join(event.encode() for event in written)
+    _, error = drive(rp.ReturnPathReceiver(), data, keep=events)
+    assert error is None
+    assert events == written
+    for event in written:
+        struct_ = type(event).construct()
+        assert struct_.build(struct_.parse(event.encode())) == event.encode()
+
+
 def test_a_message_is_told_with_its_last_byte() -> None:
     """Nothing is asked for that might never come."""
     for data, event in zip(MESSAGES, EVENTS, strict=True):

@@ -174,7 +174,7 @@ class MultifdPacket(MultifdPacketHead):
         """Raises `LocalProtocolError` for counts that do not fit the offsets or the payload."""
         if len(self.offsets) * self.page_size != 8 * PACKET_PAGES_SIZE:
             raise LocalProtocolError(
-                f"{len(self.offsets)} bytes of offsets, {8 * PACKET_PAGES_SIZE // self.page_size} expected",
+                f"{len(self.offsets)} bytes of offsets do not go with pages of {self.page_size} bytes",
                 requirement="LEG-MFD-012",
             )
         _check_head(self, len(self.offsets) // 8)
