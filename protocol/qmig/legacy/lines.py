@@ -85,9 +85,7 @@ class Line:
 
     def step(self) -> Record | None:
         """The next event, or None: then the channel is `closed`, `starved`, or has an `error`."""
-        if self._reader is None:
-            self.starved = not self.ended
-            return None
+        assert self._reader is not None
         try:
             event = self._reader.next_event()
         except RemoteProtocolError as error:
