@@ -39,14 +39,14 @@ class BlockList:
         while left > 0:
             entry = yield from self._entry(left)
             left -= entry.used_length
-            self._check(entry, listed)
+            self._note(entry, listed)
             listed.add(entry.idstr)
             yield entry
             if "mapped-ram" in self.state.capabilities:
                 header = yield from self.mapped.region(entry.idstr, entry.used_length, self.state.page_size)
                 self.state.page_size = header.page_size
 
-    def _check(self, entry: RamBlockEntry, listed: Collection[str]) -> None:
+    def _note(self, entry: RamBlockEntry, listed: Collection[str]) -> None:
         feed = self.feed
         if entry.idstr in listed:
             raise feed.error(f"RAM block {entry.idstr!a} is listed twice", "LEG-RAM-013")

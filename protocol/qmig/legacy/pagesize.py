@@ -29,7 +29,6 @@ _PAGE: Final = int(RamFlag.PAGE)
 _ZERO: Final = int(RamFlag.ZERO)
 _CONTINUE: Final = int(RamFlag.CONTINUE)
 _DATA: Final = frozenset({_PAGE, _ZERO, int(RamFlag.XBZRLE), int(RamFlag.COMPRESS_PAGE)})
-_MARKS: Final = frozenset({int(RamFlag.EOS), int(RamFlag.MULTIFD_FLUSH)})
 _SECTIONS: Final = frozenset(
     {
         SectionType.SECTION_START,
@@ -43,7 +42,8 @@ _SECTIONS: Final = frozenset(
 
 
 class PageSizeFinder:
-    """Looks at the records from the next one on, without consuming any."""
+    """Looks at the records from the next one on, without consuming any. It never fails: what is wrong
+    with a record is said when it is read."""
 
     def __init__(self, feed: Feed, state: StreamState) -> None:
         self.feed = feed
@@ -68,10 +68,7 @@ class PageSizeFinder:
             addresses |= word & ~FLAG_BITS
             at += 8
             if not flags & _CONTINUE:
-                size = (yield from self.feed.need(at + 1))[at]
-                at += 1 + size
-                name = bytes((yield from self.feed.need(at))[at - size :])
-                block = self.state.blocks.get(name.decode("utf-8", "surrogateescape"))
+                block, at = yield from self._block(at)
             if block is None:
                 break
             if kind == _PAGE:
@@ -80,58 +77,58 @@ class PageSizeFinder:
             self.clear = self.feed.offset + at
         return None
 
+    def _have(self, size: int) -> Steps[memoryview | None]:
+        """The next `size` bytes, None if the input ends before."""
+        feed = self.feed
+        while feed.available < size:
+            if feed.eof:
+                return None
+            yield None
+        return (yield from feed.need(size))
+
     def _word(self, at: int) -> Steps[int]:
-        return int.from_bytes((yield from self.feed.need(at + 8))[at:], "big")
+        """The word at `at`, 0 if the input ends before."""
+        view = yield from self._have(at + 8)
+        return 0 if view is None else int.from_bytes(view[at:], "big")
+
+    def _block(self, at: int) -> Steps[tuple[RamBlock | None, int]]:
+        """The block named at `at`, and what follows the name."""
+        view = yield from self._have(at + 1)
+        size = 0 if view is None else view[at]
+        view = yield from self._have(at + 1 + size)
+        name = b"" if view is None else bytes(view[at + 1 :])
+        return self.state.blocks.get(name.decode("utf-8", "surrogateescape")), at + 1 + size
 
     def _try(self, at: int, address: int, addresses: int, block: RamBlock) -> Steps[int]:
         lengths = [known.used_length for known in self.state.blocks.values()]
-        sizes = [size for size in (USUAL, *OTHERS) if fits(size, addresses, lengths)]
         plausible: list[int] = []
-        for size in sizes:
+        for size in (USUAL, *OTHERS):
             if size > USUAL and plausible:
                 break
-            if (yield from self._follows(at + size, address + size, size, block)):
+            if fits(size, addresses, lengths) and (yield from self._follows(at + size, size, block)):
                 plausible.append(size)
-        return plausible[0] if plausible and (len(plausible) == 1 or plausible[0] == USUAL) else USUAL
+        return plausible[0] if len(plausible) == 1 else USUAL
 
-    def _follows(self, at: int, successor: int, size: int, block: RamBlock) -> Steps[bool]:
+    def _follows(self, at: int, size: int, block: RamBlock) -> Steps[bool]:
         """Whether a record can begin at `at`."""
-        feed = self.feed
-        while feed.available < at + 8 and not feed.eof:
-            yield from feed.need(feed.available + 1)
-        if feed.available < at + 8:
-            return False
-        view = yield from feed.need(at + 8)
-        word = int.from_bytes(view[at:], "big")
+        word = yield from self._word(at)
         flags, address = word & (size - 1), word & -size
         kind = flags & ~_CONTINUE
-        if kind in _MARKS:
-            return not address and (kind not in _END or (yield from self._ended(at + 8)))
+        if kind == RamFlag.EOS:
+            return not address and (yield from self._ended(at + 8))
+        if kind == RamFlag.MULTIFD_FLUSH:
+            return not address
         if kind not in _DATA:
             return False
-        if flags & _CONTINUE:
-            return address == successor or address < block.used_length
-        return (yield from self._named(at + 8, address))
+        named: RamBlock | None = block
+        if not flags & _CONTINUE:
+            named, _ = yield from self._block(at + 8)
+        return named is not None and address < named.used_length
 
     def _ended(self, at: int) -> Steps[bool]:
         """Whether the end of a section's data can be at `at`."""
-        if self.feed.available <= at and self.feed.eof:
-            return True
-        return (yield from self.feed.need(at + 1))[at] in _SECTIONS
-
-    def _named(self, at: int, address: int) -> Steps[bool]:
-        feed = self.feed
-        if feed.available <= at:
-            return False
-        size = (yield from feed.need(at + 1))[at]
-        if feed.available < at + 1 + size:
-            return False
-        name = bytes((yield from feed.need(at + 1 + size))[at + 1 :]).decode("utf-8", "surrogateescape")
-        block = self.state.blocks.get(name)
-        return block is not None and address < block.used_length
-
-
-_END: Final = frozenset({int(RamFlag.EOS)})
+        view = yield from self._have(at + 1)
+        return view is None or view[at] in _SECTIONS
 
 
 def fits(size: int, addresses: int, lengths: Iterable[int]) -> bool:

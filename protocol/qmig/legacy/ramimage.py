@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from typing import Final, TypeAlias
 
 from qmig._wire import Raw, Record
 from qmig.errors import LocalProtocolError, localised
@@ -24,11 +24,8 @@ from qmig.legacy.pageset import Budget, PageSet
 from qmig.legacy.ram import RamBlockEntry, RamDeltas, RamFlag, RamPages
 from qmig.legacy.ramstore import BufferStore, Gather, RamStore
 
-if TYPE_CHECKING:
-    import mmap
-
-#: what memory may be: a writable buffer, or somebody's store
-Memory: TypeAlias = "bytearray | memoryview | mmap.mmap | RamStore"
+#: what memory may be: a writable buffer (of an `mmap`, its memoryview), or somebody's store
+Memory: TypeAlias = "bytearray | memoryview | RamStore"
 #: (idstr, length in bytes) -> zeroed memory of at least that length, None if it is not wanted
 OpenBlock: TypeAlias = "Callable[[str, int], Memory | None]"
 
@@ -240,6 +237,8 @@ class RamImage:
 
     def _listed(self, event: RamBlockEntry, channel: str) -> None:
         length = event.used_length
+        if event.idstr in self.blocks:
+            return  # a list that comes again, which receivers take if nothing changed
         memory = self._open(event.idstr, length)
         self.blocks[event.idstr] = BlockImage(event.idstr, length, len(self.blocks), _store(memory, length))
 
@@ -323,12 +322,9 @@ def _inside(image: BlockImage, address: int) -> None:
 
 
 def _store(memory: Memory | None, length: int) -> RamStore | None:
-    if memory is None:
-        return None
-    try:
-        view = memoryview(memory).cast("B")  # type: ignore[arg-type]
-    except TypeError:
-        return cast(RamStore, memory)
+    if not isinstance(memory, bytearray | memoryview):
+        return memory
+    view = memoryview(memory).cast("B")
     if len(view) < length:
         raise LocalProtocolError(
             f"{len(view)} bytes of memory for a block of {length}", requirement=RamBlockEntry.requirement
