@@ -128,7 +128,7 @@ def _read(prefix: Path, name: str, targets: tuple[str, ...]) -> Build:
     except FileNotFoundError:
         qemu = probe(prefix / "bin" / f"qemu-system-{targets[0]}-{name}", "prefix")
         return Build(name, qemu.version, qemu.package, targets, prefix)
-    except (ValueError, KeyError, AttributeError) as problem:
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
         raise BuildError(f"{path} is damaged ({problem}); get the build again with --again") from problem
     return Build(name, version, package, targets, prefix, {**record, "targets": list(targets)})
 

@@ -103,7 +103,9 @@ class Launcher:
     def missing(self, program: str) -> list[str]:
         """Names of libraries that `program` needs and the loader does not find."""
         command = [str(self.loader), "--inhibit-cache", "--library-path", ":".join(map(str, self.libraries))]
-        text = run(["sh", "-c", '"$@" || true', "sh", *command, "--list", str(self.root / program)], program)
+        # Not `ld.so --list`, which stops at the first library that it does not find.
+        trace = {"LD_TRACE_LOADED_OBJECTS": "1"}
+        text = run([*command, str(self.root / program)], program, env=trace)
         return re.findall(r"^\s*(\S+) => not found", text, re.MULTILINE)
 
     def write_wrapper(self, wrapper: Path, name: str, program: str) -> None:
