@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from qmig._wire import Record
 from qmig.errors import LocalProtocolError, RemoteProtocolError, TruncatedStream
 from qmig.legacy import commands as cmd
-from qmig.legacy import ram
+from qmig.legacy import ram, sections
 from qmig.legacy import returnpath as rp
-from qmig.legacy import sections
 from qmig.legacy.channels import parse_name
 from qmig.legacy.connection import Told
 from qmig.legacy.multifd import MultifdPacket

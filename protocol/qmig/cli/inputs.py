@@ -238,9 +238,11 @@ def recognise(source: Input, likely: str | None = None) -> str:
     """The name of the channel that this input is; `likely` is what its file name says.
 
     Raises `CommandError` for what is none."""
+    head = source.head()
+    if head.startswith(_QEVM):
+        return likely if likely is not None and _same("main", likely) else "main"
     from qmig.legacy.identify import Certainty, ChannelKind, identify
 
-    head = source.head()
     found = identify(head)
     name = _NAMES.get(found.kind.name)
     if found.kind is ChannelKind.MULTIFD and len(head) > MULTIFD_ID:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from qmig.legacy.connection import Connection
 from qmig.legacy.lines import Line
 from qmig.legacy.sync import SyncMode
-from qmig.legacy.verify.findings import Finding, Severity
+
+if TYPE_CHECKING:
+    from qmig.legacy.verify.findings import Finding
 
 
 def loose_ends(connections: Iterable[Connection]) -> Iterator[Finding]:
@@ -84,6 +87,8 @@ def _syncs(connection: Connection, main: Line, line: Line) -> Iterator[Finding]:
 
 
 def _error(requirement: str, channel: str, offset: int | None, record: str, message: str) -> Finding:
+    from qmig.legacy.verify.findings import Finding, Severity  # not before there is something to say
+
     return Finding(
         requirement=requirement,
         severity=Severity.ERROR,

@@ -44,7 +44,7 @@ class Line:
         self.sync_offset = 0  # of the last SYNC
         self.hello: int | None = None  # the id in its first packet
         self.error: RemoteProtocolError | None = None
-        self._early = bytearray()
+        self._early: list[Data] = []
         self._reader: Channel | None = None
 
     @property
@@ -53,13 +53,14 @@ class Line:
         return self._reader.offset if self._reader else self.offset
 
     def give(self, data: Data) -> None:
-        self.starved = False
+        asked, self.starved = self.starved, False
         self.given = True
-        self.ended = self.ended or not len(data)
-        if self._reader is None:
-            self._early += data
-        else:
+        self.ended = not len(data)
+        if self._reader is not None:
             self._reader.receive_data(data)
+        elif not self.ended:
+            # what was asked for stays as it is until the next time; nobody promised that of the rest
+            self._early.append(data if asked else bytes(data))
 
     def open(self, state: StreamState, *, headerless: bool = False) -> None:
         """Gives it a reader, once what it depends on is known."""
@@ -69,9 +70,9 @@ class Line:
             module, _, name = READERS[self.kind].partition(":")
             factory = cast(Callable[..., Channel], getattr(import_module(module), name))
             self._reader = factory(state, offset=self.offset)
-        if self._early:
-            self._reader.receive_data(bytes(self._early))
-            self._early.clear()
+        for data in self._early:
+            self._reader.receive_data(data)
+        self._early.clear()
         if self.ended:
             self._reader.receive_data(b"")
 
@@ -81,7 +82,7 @@ class Line:
 
     def first_byte(self) -> int | None:
         """The first byte that came; None for a channel without any."""
-        return self._early[0] if self._early else None
+        return self._early[0][0] if self._early else None
 
     def step(self) -> Record | None:
         """The next event, or None: then the channel is `closed`, `starved`, or has an `error`."""
