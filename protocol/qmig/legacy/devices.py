@@ -3,7 +3,7 @@
 Rule 1: a schema (given, or the stream's own vmdesc) proposes, the bytes behind confirm.
 Rule 2: the vmdesc comes last, so without a given schema everything from the first
 device on is held, up to `limits.DEVICE_STATE`, until it has come.
-Rule 3: without any schema, some handlers that are no VMState tell their end themselves
+Rule 3: without any schema, two handlers that are no VMState tell their end themselves
 (`boundary="built-in"`).
 Rule 4: else the end is inferred from the footer and a plausible record
 behind it, and every such body says so (`boundary="footer"`).
@@ -66,7 +66,10 @@ class DeviceReader:
         if self.state.schema is None and not early and not self._looked:
             yield from self._hold(self._described)
             self._looked = True
-        if not (yield from self._by_schema(section)) and not (yield from self._by_layout(section)):
+        found = yield from self._by_schema(section)
+        if not found and self.state.schema is None and not early:
+            found = self._by_layout(section)
+        if not found:
             if self.state.footers is False:
                 raise UnsupportedFeature(
                     f"device state of {section.idstr!a} has no description and no footer: "
@@ -140,28 +143,24 @@ class DeviceReader:
             return found
         return False
 
-    def _by_layout(self, section: SectionFull) -> Steps[bool]:
-        """Sets the length that a body's own layout gives and the bytes behind confirm."""
+    def _by_layout(self, section: SectionFull) -> bool:
+        """Sets the length that a body's own layout gives and the bytes behind confirm.
+
+        Only for input that was held to its end: a layout may have to be read far."""
         from qmig.legacy.oldstyle import self_delimiting
 
         self._layouts += 1
-        while self._layouts <= _LAYOUT_TRIES:
-            window = self.feed.window()
-            whole = self.feed.eof and len(window) == self.feed.available
-            try:
-                length = self_delimiting(section.idstr, window)
-                if length is None or not self._confirmed(window, length, section.section_id, whole=whole):
-                    return False
-            except NeedBytes as need:
-                if self.feed.eof and self.feed.available < need.size:
-                    return False
-                yield from self.feed.need(need.size)
-                continue
-            except RemoteProtocolError:
-                return False  # not of the layout
-            self._length, self._boundary = length, "built-in"
-            return True
-        return False
+        if self._layouts > _LAYOUT_TRIES:
+            return False
+        window = self.feed.window()
+        try:
+            length = self_delimiting(section.idstr, window)
+            if length is None or not self._confirmed(window, length, section.section_id, whole=True):
+                return False
+        except (NeedBytes, RemoteProtocolError):
+            return False  # not of the layout
+        self._length, self._boundary = length, "built-in"
+        return True
 
     def _proposed(self, schema: Schema, section: SectionFull) -> bool:
         window = self.feed.window()
