@@ -20,6 +20,7 @@ from qmig.legacy.cpr import (
 )
 from qmig.legacy.receiver import CLOSED, NEED_DATA
 from qmig.legacy.sections import TrailingBytes
+from qmig.spec.vectors import Vector
 from qmig.testing import load_vectors
 
 HEAD = CprHeader(version=1)
@@ -40,12 +41,12 @@ def joined(records: Sequence[Record]) -> bytes:
 def read(
     data: bytes, step: int = 0, descriptors: Sequence[int] = ()
 ) -> tuple[list[Record], Exception | None]:
-    receiver = CprReceiver(offset=100)
+    receiver = CprReceiver(offset=offset)
     events: list[Record] = []
     step = step or max(1, len(data))
     try:
         for start in [*range(0, len(data), step), len(data)]:
-            receiver.receive_data(data[start : start + step], descriptors if start == 0 else ())
+            receiver.receive_data(data[start : start + step])
             while isinstance(event := receiver.next_event(), Record):
                 if isinstance(event, TrailingBytes):
                     event = TrailingBytes(data=bytes(event.data)).place(event.offset, event.size)
@@ -147,12 +148,25 @@ def test_forms_that_cannot_be(service: int | None, number: int | None) -> None:
 
 
 @pytest.mark.parametrize("vector", [pytest.param(v, id=v.id) for v in load_vectors() if "cpr" in v.channels])
-def test_recordings_round_trip(vector: object) -> None:
-    data = vector.data("cpr")  # type: ignore[attr-defined]
-    for step in (0, 1):
-        events, error = read(data, step)
-        assert error is None
+@pytest.mark.parametrize("step", [0, 1])
+def test_vectors(vector: Vector, step: int) -> None:
+    """Recordings round-trip; the decoding of the others is their records with offset, size and values."""
+    data = vector.data("cpr")
+    events, error = read(data, step, offset=0)
+    found: dict[str, object] = {
+        "decoding": [
+            {"record": type(event).__name__, "offset": event.offset, "size": event.size, **event.values()}
+            for event in events
+        ]
+    }
+    if isinstance(error, RemoteProtocolError):
+        found |= {"error": type(error).__name__, "offset": error.offset}
+        found |= {"requirement": error.requirement, "record": error.record}
+    else:
         assert joined(events) == data
+    assert (error is None) == (vector.result == "valid")
+    if vector.reader == "cpr":
+        assert found == vector.expect
 
 
 @given(st.binary(max_size=120), st.integers(1, 9), st.booleans())
