@@ -38,9 +38,7 @@ def joined(records: Sequence[Record]) -> bytes:
     return b"".join(record.encode() for record in records)
 
 
-def read(
-    data: bytes, step: int = 0, descriptors: Sequence[int] = ()
-) -> tuple[list[Record], Exception | None]:
+def read(data: bytes, step: int = 0, offset: int = 100) -> tuple[list[Record], Exception | None]:
     receiver = CprReceiver(offset=offset)
     events: list[Record] = []
     step = step or max(1, len(data))
