@@ -35,10 +35,12 @@ class LiveStory:
             moved = False
             lines = [(c, line) for c in self._connections.values() for line in c.lines.values()]
             for connection, line in lines:
+                passed = connection.passed
                 if line.closed or not self._ready(connection, line):
                     continue
                 event = line.step()
-                moved = moved or event is not None or line.closed
+                # leaving a sync point lets channels go on that were looked at before
+                moved = moved or event is not None or line.closed or connection.passed != passed
                 if event is not None:
                     yield connection.tell(line, event)
                     if line.kind == "main":
