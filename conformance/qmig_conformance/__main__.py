@@ -55,7 +55,19 @@ def main(arguments: list[str]) -> int:
     """Runs pytest on the suite's own cases and returns its exit code."""
     chosen = options(arguments)
     fixed = [
-        *("-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:trio", "-p", "no:xdist", "-p", "no:cov"),
+        *(
+            "-s",
+            "-p",
+            "no:terminal",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:trio",
+            "-p",
+            "no:xdist",
+            "-p",
+            "no:cov",
+        ),
         *("-c", str(BASE / "suite.ini"), "--rootdir", str(BASE), "--import-mode=importlib"),
     ]
     if chosen.list_only:

@@ -108,7 +108,7 @@ async def _to_file(vm: QemuProcess, path: Path) -> None:
     try:
         await vm.migrate(f"file:{path}")
     except QmpCommandError as refusal:
-        if "unknown migration protocol" not in str(refusal):
+        if "migration protocol" not in str(refusal):  # any other refusal is not about `file:`
             raise
         await vm.migrate(f"exec:cat > '{path}'")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import time
+import traceback
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,36 +63,39 @@ class Suite:
         return any(text.startswith(self.options.select) for text in ids)
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(
-        self, item: pytest.Item, call: pytest.CallInfo[None]
-    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        outcome = yield
-        if call.when != "call" and call.excinfo is None:
-            return outcome
-        declared = case_of(item)
-        error = call.excinfo.value if call.excinfo else None
-        if error is not None and not isinstance(error, Exception):
-            return outcome  # Ctrl-C
-        verdict = verdict_of(error, declared.level)
-        recording = recording_of(item)
-        self.run.rows.append(
-            report.Row(
-                id=row_id(item),
-                title=declared.title or (item.function.__doc__ or "").partition("\n")[0],  # type: ignore[attr-defined]
-                requirement=declared.requirement,
-                level=str(declared.level),
-                role=str(declared.roles),
-                scenario=recording.name if recording else "",
-                verdict=verdict,
-                expected=error.expected if isinstance(error, Unmet) else "",
-                actual=error.actual if isinstance(error, Unmet) else _one_line(error),
-                artefacts=recording.artefacts if recording else "",
-                seconds=call.duration,
-            )
-        )
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+        """Takes the verdict; pytest only hears of what is bad, without a traceback of ours."""
+        started = time.perf_counter()
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as problem:  # noqa: BLE001 (every way to end is a verdict)
+            error = problem
+        row = self._row(pyfuncitem, error, time.perf_counter() - started)
+        self.run.rows.append(row)
         bad = {*report.BAD, Verdict.NON_STRICT} if self.options.strict else report.BAD
-        outcome.outcome = "failed" if verdict in bad else "passed"
-        return outcome
+        if row.verdict in bad:
+            pytest.fail(row.actual, pytrace=False)
+        return True
+
+    def _row(self, item: pytest.Function, error: Exception | None, seconds: float) -> report.Row:
+        declared = case_of(item)
+        recording = recording_of(item)
+        verdict = verdict_of(error, declared.level)
+        return report.Row(
+            id=row_id(item),
+            title=declared.title or (item.function.__doc__ or "").partition("\n")[0],
+            requirement=declared.requirement,
+            level=str(declared.level),
+            role=str(declared.roles),
+            scenario=recording.name if recording else "",
+            verdict=verdict,
+            expected=error.expected if isinstance(error, Unmet) else "",
+            actual=error.actual if isinstance(error, Unmet) else _one_line(error),
+            detail="".join(traceback.format_exception(error)) if verdict is Verdict.ERROR else "",
+            artefacts=recording.artefacts if recording else "",
+            seconds=seconds,
+        )
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self.options.list_only:

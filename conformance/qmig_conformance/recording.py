@@ -59,7 +59,7 @@ class Recording:
 
     def _need(self) -> None:
         if self._problem is not None:
-            raise self._problem
+            raise self._problem.with_traceback(None)
 
     @functools.cached_property
     def meta(self) -> Mapping[str, Any]:

@@ -28,7 +28,7 @@ SEVERITY = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One case's outcome. `artefacts` is a folder relative to the report's."""
+    """One case's outcome. `artefacts` is a folder relative to the report's; `detail` a traceback of ours."""
 
     id: str
     title: str
@@ -39,6 +39,7 @@ class Row:
     verdict: Verdict
     expected: str = ""
     actual: str = ""
+    detail: str = ""
     artefacts: str = ""
     seconds: float = 0.0
 
