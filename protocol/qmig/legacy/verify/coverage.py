@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Final
 
@@ -21,7 +22,6 @@ from qmig.legacy.verify.rules import Rule, When
 
 #: Devices whose guest driver may say that pages need not be sent.
 HINTING: Final = frozenset({"virtio-balloon", "virtio-mem", "virtio-mem-device-early"})
-_WHOLE: Final = 1 << 20  # pages: a range of this many is a block, not a request
 
 
 def _complete(facts: Facts) -> bool | None:
@@ -49,6 +49,11 @@ class CoverageChecker(Checker):
         Rule(
             requirement="LEG-RAM-036",
             title="a difference is well-formed and stays in its page",
+            about=(RamDeltas,),
+        ),
+        Rule(
+            requirement="LEG-RAM-037",
+            title="a compressed page unpacks to one page",
             about=(RamDeltas,),
         ),
         Rule(requirement="LEG-MAP-023", title="with mapped-ram there are no page records"),
@@ -122,6 +127,9 @@ class CoverageChecker(Checker):
             if kind is RamFlag.COMPRESS_PAGE:
                 sent.add(number, 1)
                 self.any = True
+                if not _inflates(payload, event.page_size):
+                    text = f"{event.block!a} {address:#x} does not unpack to a page"
+                    self.report("LEG-RAM-037", channel, event, text)
                 continue
             if not sent.has(number, 1) and not self.budget.exceeded:
                 text = f"a difference to {event.block!a} {address:#x}, which was not sent before"
@@ -159,8 +167,11 @@ class CoverageChecker(Checker):
             self.asked[channel] = event.block
         block = self.asked.get(channel)
         page = self.page_size
-        if block in self.blocks and page and event.start % page == 0 and event.length // page < _WHOLE:
-            self.requested[block].add(event.start // page, max(event.length // page, 1))
+        if block not in self.blocks or not page:
+            return
+        end = event.start + event.length
+        if event.start % page == 0 and event.length and end <= self.blocks[block][1].used_length:
+            self.requested[block].add(event.start // page, -(-event.length // page))
 
     def _partial(self) -> bool:
         """Whether something may be missing from the recording that was on the wire."""
@@ -200,6 +211,15 @@ class CoverageChecker(Checker):
                     channel, entry = self.blocks[name]
                     text = f"{name!a} {missing * page:#x} is requested and not sent"
                     self.report("LEG-PCP-031", channel, entry, text)
+
+
+def _inflates(payload: memoryview, size: int) -> bool:
+    """Whether this is a whole zlib stream of one page."""
+    inflate = zlib.decompressobj()
+    try:
+        return len(inflate.decompress(payload, size + 1)) == size and inflate.eof
+    except zlib.error:
+        return False
 
 
 def ranges(offsets: Sequence[int], page: int) -> Iterator[tuple[int, int]]:

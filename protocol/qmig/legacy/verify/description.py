@@ -112,7 +112,7 @@ class DescriptionChecker(Checker):
             return
         if "configuration" in tree:
             self.facts.since((8, 0))
-        elif self.facts.machine is not None:
+        elif self.facts.validated is not None:
             self.facts.until((8, 2))
             self.report("LEG-SEC-046", channel, event, "no key 'configuration'")
         if self.page_size is not None and tree.get("page_size") != self.page_size:

@@ -30,6 +30,8 @@ class Known:
 
     #: version of the source QEMU
     version: Version | None = None
+    #: machine type of the source
+    machine: str | None = None
     #: capabilities that were on at the source
     capabilities: frozenset[str] | None = None
     #: migration parameters of the source
@@ -48,7 +50,9 @@ class Known:
         argv = source.get("argv")
         words = [str(word) for word in argv] if isinstance(argv, list) else None
         parameters = meta.get("parameters_seen")
+        machine = meta.get("machine")
         return cls(
+            machine=machine if isinstance(machine, str) else None,
             version=version_of(str(source.get("version", ""))),
             capabilities=frozenset(name for name, on in capabilities.items() if on)
             if isinstance(capabilities, Mapping)
@@ -106,7 +110,7 @@ class Facts:
     """Everything known so far; checkers add to it."""
 
     known: Known = field(default_factory=Known)
-    #: name in the configuration section
+    #: name in the configuration section, or given
     machine: str | None = None
     #: validated capabilities of the configuration section; None without such a section
     validated: frozenset[str] | None = None
@@ -120,14 +124,17 @@ class Facts:
     def __post_init__(self) -> None:
         if self.known.version is not None:
             self.low = self.high = self.known.version
+        self.machine = self.known.machine
 
     def since(self, version: Version) -> None:
-        """The source is this version or a later one."""
-        self.low = max(self.low, version)
+        """The stream shows that the source is this version or a later one."""
+        if self.known.version is None:
+            self.low = max(self.low, version)
 
     def until(self, version: Version) -> None:
-        """The source is this version or an earlier one."""
-        self.high = min(self.high, version)
+        """The stream shows that the source is this version or an earlier one."""
+        if self.known.version is None:
+            self.high = min(self.high, version)
 
     @property
     def machine_version(self) -> Version | None:

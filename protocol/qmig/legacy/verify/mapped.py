@@ -27,6 +27,12 @@ class MappedRamChecker(Checker):
         ),
         Rule(requirement="LEG-MAP-024", title="bits behind the last page are 0"),
         Rule(
+            requirement="LEG-MAP-017",
+            title="the next record stands behind the room for the pages",
+            by=By.NOBODY,
+            why_not="the reader goes by it",
+        ),
+        Rule(
             requirement="LEG-MAP-025",
             title="bytes before `offset` of the file stay as they are",
             by=By.NOBODY,

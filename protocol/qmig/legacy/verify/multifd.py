@@ -53,6 +53,7 @@ class _Channel:
     def __init__(self) -> None:
         self.hello: MultifdHello | None = None
         self.syncs = 0
+        self.paged = -1  # SYNCs before the last packet with pages
         self.number = -1  # highest packet_num so far
         self.method: int | None = None
         self.inflater: Inflater | None = Inflater()
@@ -74,6 +75,11 @@ class MultifdChecker(Checker):
         Rule(requirement="LEG-MFD-017", title="the block is in main's list", by=By.READER),
         Rule(requirement="LEG-MFD-018", title="offsets are aligned and inside the block", by=By.READER),
         Rule(requirement="LEG-MFD-019", title="no offset twice in a packet"),
+        Rule(
+            requirement="LEG-MFD-020",
+            title="behind the offsets in use there are zeros",
+            when=since((9, 0)),
+        ),
         Rule(requirement="LEG-MFD-021", title="unused words are zero"),
         Rule(requirement="LEG-MFD-022", title="packet_num grows on each channel"),
         Rule(
@@ -87,6 +93,7 @@ class MultifdChecker(Checker):
             when=since((9, 0)),
         ),
         Rule(requirement="LEG-MFD-034", title="the method of compression is known and does not change"),
+        Rule(requirement="LEG-MFD-035", title="a packet without pages has no method of compression"),
         Rule(requirement="LEG-MFD-046", title="a payload makes exactly its pages"),
         Rule(requirement="LEG-MFD-050", title="a SYNC packet is pure", when=since((9, 0))),
         Rule(
@@ -98,6 +105,11 @@ class MultifdChecker(Checker):
             requirement="LEG-MFD-057",
             title="two copies of a page are separated by a SYNC",
             known_defect=before((9, 0)),
+        ),
+        Rule(
+            requirement="LEG-MFD-059",
+            title="no pages on multifd channels in postcopy",
+            when=both(_ENDED, seen("postcopy", "postcopy")),
         ),
         Rule(
             requirement="LEG-MFD-061",
@@ -119,7 +131,7 @@ class MultifdChecker(Checker):
             requirement="LEG-MFD-074",
             title="no device-state packet in a stream without SWITCHOVER_START",
             about=(MultifdDeviceState,),
-            when=seen("eof", "complete recordings"),
+            when=both(seen("eof", "complete recordings"), since((10, 0))),
         ),
         Rule(
             requirement="LEG-CHN-010",
@@ -159,8 +171,13 @@ class MultifdChecker(Checker):
 
     def _main(self, channel: str, event: Record) -> None:
         name = parse_name(channel)
-        if name.kind == "main":
-            self.points.setdefault(name.connection, SyncPoints()).see(event)
+        if name.kind != "main":
+            return
+        points = self.points.setdefault(name.connection, SyncPoints())
+        if points.see(event):
+            # In the order of a session, what was sent before the last point has been told.
+            for number in [epoch for epoch in self.epochs if epoch < points.reached - 1]:
+                self.budget.left += self.epochs.pop(number).pieces()
 
     def _switchover(self, channel: str, event: SwitchoverStart) -> None:
         self.switched = True
@@ -179,8 +196,6 @@ class MultifdChecker(Checker):
             self.report("LEG-MFD-001", channel, event, "unused bytes are not zero")
         if others and others[0].uuid != event.uuid:
             self.report("LEG-MFD-002", channel, event, "its UUID is not that of the other channels")
-        elif self.facts.uuid is not None and self.facts.uuid != event.uuid:
-            self.report("LEG-MFD-002", channel, event, "its UUID is not that of the configuration")
         if event.id in [other.id for other in others]:
             self.report("LEG-MFD-003", channel, event, f"id {event.id} is used by another channel")
 
@@ -190,17 +205,21 @@ class MultifdChecker(Checker):
         self._form(channel, event)
         self._number(channel, event, own)
         if event.pages:
+            own.paged = own.syncs
             self._method(channel, event, own)
             self._copies(channel, event, own)
         if event.flags & _SYNC:
             own.syncs += 1
-            self._forget()
 
     def _form(self, channel: str, event: MultifdPacket) -> None:
         if any(event.unused):
             self.report("LEG-MFD-021", channel, event, "unused words are not zero")
         if event.pages and event.pages_alloc != PACKET_PAGES_SIZE // event.page_size:
             self.report("LEG-MFD-014", channel, event, f"pages_alloc is {event.pages_alloc}")
+        if event.method and not event.pages:
+            self.report("LEG-MFD-035", channel, event, f"method {event.method_name} without pages")
+        if any(memoryview(event.offsets)[8 * event.pages :]):
+            self.report("LEG-MFD-020", channel, event, "offsets behind those in use")
         if event.next_packet_size != len(event.payload):
             size = event.next_packet_size
             if event.normal_pages:
@@ -267,12 +286,6 @@ class MultifdChecker(Checker):
             text = f"a page of {event.block!a} was sent before, with no SYNC since"
             self.report("LEG-MFD-057", channel, event, text)
 
-    def _forget(self) -> None:
-        """Drops what all channels have left behind."""
-        least = min(own.syncs for own in self.channels.values())
-        for epoch in [number for number in self.epochs if number < least]:
-            self.budget.left += self.epochs.pop(epoch).pieces()
-
     def _device_state(self, channel: str, event: MultifdDeviceState) -> None:
         own = self.channels.setdefault(channel, _Channel())
         own.last = (channel, event)
@@ -285,8 +298,14 @@ class MultifdChecker(Checker):
             self.report("LEG-MFD-074", *self.states[0], "a device-state packet, and no SWITCHOVER_START")
         self._gaps()
         for channel, own in self.channels.items():
+            if own.hello is not None and self.facts.uuid not in (None, own.hello.uuid):
+                self.report("LEG-MFD-002", channel, own.hello, "its UUID is not that of the configuration")
             points = self.points.get(parse_name(channel).connection)
-            if points is None or own.last is None or points.precopy <= own.syncs <= points.reached:
+            if points is None or own.last is None:
+                continue
+            if points.postcopy and own.paged >= points.precopy:
+                self.report("LEG-MFD-059", *own.last, "pages behind the last sync point of precopy")
+            if points.precopy <= own.syncs <= points.reached:
                 continue
             text = f"{own.syncs} SYNC packets, main has {points.reached} sync points"
             self.report("LEG-MFD-056", *own.last, text)

@@ -39,6 +39,13 @@ class RamChecker(Checker):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(requirement="LEG-RAM-014", title="the block list opens the START of ram, once"),
+        Rule(requirement="LEG-RAM-002", title="the flags of a record are known", by=By.READER),
+        Rule(
+            requirement="LEG-RAM-003",
+            title="FULL is never sent",
+            by=By.NOBODY,
+            why_not="the reader reports it as LEG-RAM-002",
+        ),
         Rule(requirement="LEG-RAM-012", title="the block lengths add up to the total", by=By.READER),
         Rule(requirement="LEG-RAM-015", title="block lengths are whole pages"),
         Rule(requirement="LEG-RAM-013", title="block names are unique", by=By.READER),
@@ -46,6 +53,28 @@ class RamChecker(Checker):
             requirement="LEG-RAM-016",
             title="a block's page size is given with postcopy-ram only",
             about=(RamBlockEntry,),
+        ),
+        Rule(requirement="LEG-RAM-018", title="gpa is in every entry iff x-ignore-shared is on"),
+        Rule(
+            requirement="LEG-RAM-020",
+            title="each ram section ends with its only EOS",
+            by=By.NOBODY,
+            why_not="the reader goes by it; what follows another one is no footer",
+        ),
+        Rule(
+            requirement="LEG-RAM-051",
+            title="no pages of blocks that are shared or left to CPR",
+            by=By.NOBODY,
+            why_not="a stream does not say which blocks these are",
+        ),
+        Rule(requirement="LEG-RAM-034", title="a difference is not longer than a page", by=By.READER),
+        Rule(requirement="LEG-RAM-035", title="a compressed page is within zlib's bound", by=By.READER),
+        Rule(requirement="LEG-RAM-040", title="pages are of a block of the list", by=By.READER),
+        Rule(requirement="LEG-RAM-043", title="page offsets are aligned", by=By.READER),
+        Rule(
+            requirement="LEG-RAM-060",
+            title="no XBZRLE and no HOOK behind LISTEN",
+            about=(PostcopyListen,),
         ),
         Rule(requirement="LEG-RAM-041", title="the first page of a channel names its block", by=By.READER),
         Rule(requirement="LEG-RAM-042", title="pages lie inside their block", by=By.READER),
@@ -80,6 +109,13 @@ class RamChecker(Checker):
             title="the target pages of a host page come together in postcopy",
             about=(PostcopyListen,),
             known_defect=before((8, 0)),
+        ),
+        Rule(requirement="LEG-PRE-003", title="a preempt channel holds pages only", by=By.READER),
+        Rule(
+            requirement="LEG-PRE-006",
+            title="the preempt channel is connected behind PONG 1",
+            by=By.NOBODY,
+            why_not="a recording does not say when its connections were made",
         ),
         Rule(requirement="LEG-PRE-004", title="nothing comes behind EOS on a preempt channel"),
         Rule(
@@ -142,6 +178,10 @@ class RamChecker(Checker):
 
     def _block(self, channel: str, event: RamBlockEntry) -> None:
         self.blocks[event.idstr] = (channel, event)
+        shared = self.facts.capability("x-ignore-shared")
+        if shared is not None and shared is (event.gpa is None):
+            text = f"{event.idstr!a} has {'no' if shared else 'a'} gpa"
+            self.report("LEG-RAM-018", channel, event, text)
         size = event.page_size
         if size is None:
             return
@@ -195,6 +235,11 @@ class RamChecker(Checker):
                 self.facts.until((9, 0))
                 self.report("LEG-RAM-056", channel, event, f"COMPRESS_PAGE of {event.block!a} {address:#x}")
                 return
+        self._postcopy(channel, event)
+
+    def _postcopy(self, channel: str, event: Record) -> None:
+        if self.listening:
+            self.report("LEG-RAM-060", channel, event, f"{type(event).__name__} in postcopy")
 
     def _eos(self, channel: str, event: RamEos) -> None:
         if parse_name(channel).kind == "preempt":
@@ -211,10 +256,13 @@ class RamChecker(Checker):
         self.facts.since((8, 1))
         self.report("LEG-RAM-057", channel, event, "MULTIFD_FLUSH")
         self.report("LEG-MFD-053", channel, event, "MULTIFD_FLUSH")
+        if self.facts.capability("mapped-ram"):
+            self.report("LEG-MAP-023", channel, event, "MULTIFD_FLUSH in a mapped-ram stream")
 
     def _hook(self, channel: str, event: RamHook) -> None:
         self._record(channel, event)
         self.report("LEG-RAM-058", channel, event, "HOOK")
+        self._postcopy(channel, event)
 
     def _trailing(self, channel: str, event: TrailingBytes) -> None:
         if parse_name(channel).kind == "preempt":

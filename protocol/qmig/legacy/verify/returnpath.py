@@ -29,6 +29,7 @@ from qmig.legacy.verify.rules import By, Rule, both, capability, migration_prope
 #: Different PING and PONG values that are counted; sources use five.
 VALUES: Final = 1024
 
+_NO_ORDER: Final = "a recording shows neither the order between directions nor how a side reacts"
 _REQUESTS: Final = (RpReqPages, RpReqPagesId)
 _RECOVERY: Final = (RecvBitmap, PostcopyResume, RpRecvBitmap, RpResumeAck)
 
@@ -65,11 +66,15 @@ class ReturnPathChecker(Checker):
             title="the destination reports no failure",
             severity=Severity.NOTE,
         ),
-        Rule(
-            requirement="LEG-RPM-012",
-            title="SHUT 0 comes after all device state was loaded",
-            by=By.NOBODY,
-            why_not="a recording shows no order between the directions",
+        *(
+            Rule(requirement=requirement, title=title, by=By.NOBODY, why_not=_NO_ORDER)
+            for requirement, title in (
+                ("LEG-RPM-012", "SHUT 0 comes after all device state was loaded"),
+                ("LEG-RPM-013", "the source takes SHUT 0 as the only report of success"),
+                ("LEG-RPM-021", "the source takes PONGs in any order"),
+                ("LEG-RPM-034", "the source fails on REQ_PAGES before any REQ_PAGES_ID"),
+                ("LEG-RPM-045", "the source fails on a bitmap of another size"),
+            )
         ),
         Rule(requirement="LEG-RPM-020", title="each PING is answered by one PONG of its value"),
         Rule(requirement="LEG-RPM-032", title="a request asks for one host page", about=_REQUESTS),
@@ -86,7 +91,10 @@ class ReturnPathChecker(Checker):
             about=_RECOVERY,
         ),
         Rule(
-            requirement="LEG-RPM-043", title="a bitmap ends with its end mark", by=By.READER, about=_RECOVERY
+            requirement="LEG-RPM-043",
+            title="a bitmap ends with its end mark",
+            by=By.NOBODY,
+            why_not="the reader reports another one as LEG-RPM-040",
         ),
         Rule(requirement="LEG-RPM-050", title="RESUME_ACK carries 1", about=_RECOVERY),
         Rule(
@@ -229,8 +237,8 @@ class ReturnPathChecker(Checker):
         path.acks += 1
         if event.value != 1:
             self.report("LEG-RPM-050", channel, event, f"RESUME_ACK {event.value:#x}")
-        if path.page_requests or path.acks > 1:
-            self.report("LEG-RPM-051", channel, event, "RESUME_ACK behind a page request, or again")
+        if path.page_requests:
+            self.report("LEG-RPM-051", channel, event, "RESUME_ACK behind a page request")
 
     def _switchover_ack(self, channel: str, event: RpSwitchoverAck) -> None:
         path = self._message(channel, event)
@@ -258,7 +266,7 @@ class ReturnPathChecker(Checker):
             if count > path.asked[block]:
                 self.report("LEG-RPM-040", channel, last, f"the bitmap of {block!a} was not asked for")
         if path.acks > path.resumes:
-            self.report("LEG-RPM-051", channel, last, "RESUME_ACK without RESUME")
+            self.report("LEG-RPM-051", channel, last, "RESUME_ACK without RESUME, or again")
         if not self.approving and path.switchover_acks:
             self.report("LEG-RPM-062", *path.switchover_acks[0], "SWITCHOVER_ACK, and no device asks for it")
         if whole:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar, Final
 
 from qmig._wire import Record
+from qmig.legacy.channels import parse_name
 from qmig.legacy.commands import EnableColo, Packaged, PackageEnd
 from qmig.legacy.sections import (
     DeviceState,
@@ -219,7 +220,7 @@ class SectionChecker(Checker):
             self.report("LEG-SEC-032", channel, event, "a description after postcopy")
 
     def _trailing(self, channel: str, event: TrailingBytes) -> None:
-        if not self.nesting:
+        if not self.nesting and parse_name(channel).kind == "main":
             self.report("LEG-SEC-035", channel, event, f"{len(event.data)} bytes behind the end")
 
     def finish(self) -> None:
