@@ -88,6 +88,7 @@ def test_too_few_bytes_ask_for_more(text: str, kind: ChannelKind, certainty: Cer
 
 
 def test_nothing_says_nothing() -> None:
+    """LEG-CHN-003."""
     found = identify(b"")
     assert (found.kind, found.certainty, found.missing) == (K.UNKNOWN, C.NONE, 1)
 
@@ -115,6 +116,7 @@ EXPECTED = {"main": K.MAIN, "multifd": K.MULTIFD, "preempt": K.PREEMPT, "rp": K.
 
 
 def test_recorded_channels() -> None:
+    """LEG-CHN-001, LEG-CHN-002."""
     seen = set()
     for vector in load_vectors(reader="stream"):
         if vector.id.endswith("-offset"):

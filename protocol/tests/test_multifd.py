@@ -20,7 +20,7 @@ from qmig.testing.damage import replace
 
 PAGE = bytes(range(256)) * 16
 PAGES = PAGE + PAGE[::-1]
-#: each form once: 9.0+ SYNC, pages, zero pages, compressed, stale size, SYNC with pages, device state
+#: each form once: 9.2+ SYNC, pages, zero pages, compressed, stale size, SYNC with pages, device state
 CHANNEL = [
     hello(3, uuid=bytes(range(16))),
     sync(packet_num=1),
@@ -135,7 +135,7 @@ def test_hello_with_wrong_magic_or_version(at: int, new: bytes) -> None:
 # LEG-MFD-030 to -033: where a payload is, in every version
 
 
-def test_a_sync_packet_of_9_0() -> None:
+def test_a_sync_packet_of_9_2() -> None:
     event = only(sync(packet_num=9))
     assert event.is_sync
     assert (event.flags, event.pages_alloc, event.pages, event.packet_num) == (1, 0, 0, 9)
@@ -160,6 +160,7 @@ def test_pages_with_content_and_without() -> None:
 
 @pytest.mark.parametrize("stale", [1, 4096, 0xFFFFFFFF])
 def test_without_pages_the_size_is_stale_and_no_payload_follows(stale: int) -> None:
+    """LEG-MFD-030, LEG-MFD-032."""
     first, second = packets(packet(next_packet_size=stale) + packet(flags=1, next_packet_size=stale))
     assert isinstance(first, m.MultifdPacket)
     assert isinstance(second, m.MultifdPacket)
@@ -172,6 +173,7 @@ def test_without_compression_the_size_is_not_looked_at(size: int) -> None:
 
 
 def test_sync_with_pages() -> None:
+    """LEG-MFD-051: up to 8.x."""
     event = only(packet(flags=1 | 2, normal=[0], payload=b"deflated"))
     assert (event.is_sync, event.method_name, bytes(event.payload)) == (True, "zlib", b"deflated")
 
@@ -188,6 +190,13 @@ def test_zero_pages_only_with_compression() -> None:
 def test_methods_that_are_kept_as_they_came(flags: int, name: str) -> None:
     event = only(packet(flags=flags, normal=[0], payload=b"opaque"))
     assert (event.method_name, bytes(event.payload)) == (name, b"opaque")
+
+
+def test_a_sync_packet_of_9_0_with_leftovers() -> None:
+    """No pages, but the name, the offsets and `pages_alloc` of the packet before (LEG-MFD-050)."""
+    event = only(packet(flags=1, normal=[0x1000], zero=[0x2000], counts=(0, 0)))
+    assert (event.is_sync, event.pages, event.pages_alloc, event.block) == (True, 0, 128, "pc.ram")
+    assert (bytes(event.normal), bytes(event.zero)) == (b"", b"")
 
 
 def test_unknown_flags_change_nothing() -> None:
@@ -213,6 +222,7 @@ def test_payloads_and_offsets_are_not_copied() -> None:
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("page_size", [1 << bits for bits in range(10, 17)])
 def test_every_page_size(page_size: int, known: bool) -> None:
+    """LEG-MFD-012, and LEG-MFD-013 where it was not told."""
     state_ = state(page_size=page_size) if known else state()
     data = [
         packet(flags=1, block="", page_size=page_size),
@@ -228,7 +238,7 @@ def test_every_page_size(page_size: int, known: bool) -> None:
 @pytest.mark.parametrize("cuts", [True, False])
 @pytest.mark.parametrize("page_size", [1 << bits for bits in range(12, 17)])
 def test_page_size_of_a_channel_that_begins_with_pure_syncs(page_size: int, cuts: bool) -> None:
-    """Nothing but the distance between the packets says it."""
+    """Nothing but the distance between the packets says it (LEG-MFD-013)."""
     parts = [hello(), sync(page_size=page_size), sync(page_size=page_size)]
     data = b"".join(parts)
     known = StreamState()
@@ -268,7 +278,8 @@ WRONG = [
     (packet(pages_alloc=129), "LEG-MFD-014", "pages_alloc 129"),
     (packet(counts=(129, 0)), "LEG-MFD-015", "129 normal"),
     (packet(counts=(0, 129)), "LEG-MFD-015", "129 zero"),
-    (packet(counts=(0xFFFFFFFF, 0xFFFFFFFF)), "LEG-MFD-015", "at most 128"),
+    (packet(counts=(0xFFFFFFFF, 0xFFFFFFFF)), "LEG-MFD-015", "pages_alloc is 128"),
+    (packet(pages_alloc=1, zero=[0, 0x1000]), "LEG-MFD-015", "pages_alloc is 1"),
     (packet(block="x" * 256, zero=[0]), "LEG-MFD-016", "NUL"),
     (packet(block="vga.vram", zero=[0]), "LEG-MFD-017", "'vga.vram'"),
     (packet(zero=[0x1000, 0x800]), "LEG-MFD-018", "not page-aligned"),

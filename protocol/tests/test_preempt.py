@@ -94,7 +94,7 @@ def test_no_other_record_belongs_here(flag: RamFlag) -> None:
 
 
 def test_the_first_record_names_its_block() -> None:
-    """Whatever main named last."""
+    """Whatever main named last (LEG-PRE-002)."""
     _, error = drive(PreemptReceiver(state()), RECORDS[1])
     assert error is not None
     assert error.requirement == "LEG-RAM-041"

@@ -135,7 +135,7 @@ def test_any_values_come_back(written: list[Record]) -> None:
 
 
 def test_a_message_is_told_with_its_last_byte() -> None:
-    """Nothing is asked for that might never come."""
+    """Nothing is asked for that might never come. A bitmap's message ends with its end mark (LEG-RPM-041)."""
     for data, event in zip(MESSAGES, EVENTS, strict=True):
         receiver = rp.ReturnPathReceiver(offset=7)
         receiver.receive_data(data)
@@ -222,8 +222,8 @@ def test_a_bitmap_over_the_limit_costs_nothing() -> None:
 
 def test_a_wrong_end_mark() -> None:
     error = failure(received("pc.ram", BITMAP, end=END[::-1]))
-    assert (error.requirement, error.record) == ("LEG-RPM-040", "RpRecvBitmap")
-    assert "end is 0xefcdab8967452301, expected 0x123456789abcdef" in error.message
+    assert (error.requirement, error.record) == ("LEG-RPM-043", "RpRecvBitmap")
+    assert "end mark 0xefcdab8967452301, expected 0x123456789abcdef" in error.message
 
 
 def test_names_are_bytes() -> None:

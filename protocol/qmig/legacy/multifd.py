@@ -134,7 +134,7 @@ class MultifdPacketHead(MultifdOpening):
     """A RAM packet up to its offsets."""
 
     requirement: ClassVar[str] = "LEG-MFD-011"
-    pages_alloc: int = wire(Int32ub, doc="pages that a packet can hold; 0 in SYNC packets since 9.0")
+    pages_alloc: int = wire(Int32ub, doc="pages that a packet can hold; 0 in SYNC packets since 9.2")
     normal_pages: int = wire(Int32ub, doc="pages whose content is in the payload (`pages_used` in 5.2)")
     next_packet_size: int = wire(Int32ub, doc="bytes of payload; stale without pages up to 8.x")
     packet_num: int = wire(Int64ub, doc="counted over all channels")
@@ -235,9 +235,9 @@ def _check_head(head: MultifdPacketHead, room: int) -> None:
         raise LocalProtocolError(
             f"pages_alloc {head.pages_alloc}, at most {room} fit", requirement="LEG-MFD-014"
         )
-    if head.pages > room:
+    if head.pages > head.pages_alloc:
         raise LocalProtocolError(
-            f"{head.normal_pages} normal and {head.zero_pages} zero pages, at most {room} fit",
+            f"{head.normal_pages} normal and {head.zero_pages} zero pages, pages_alloc is {head.pages_alloc}",
             requirement="LEG-MFD-015",
         )
     if head.pages and not _terminated(head.ramblock):
@@ -334,7 +334,7 @@ class MultifdReader:
         """Pages that a packet can hold, which decides how long its head is.
 
         The target page size may not be known here: main says it for some targets only. A
-        packet with pages says it too. A SYNC packet of 9.0+ does not: it is as long as the
+        packet with pages says it too. A SYNC packet of 9.2+ does not: it is as long as the
         distance to the next packet shows; the usual length is taken without looking further."""
         feed, state = self.feed, self.state
         if state.page_size is not None:

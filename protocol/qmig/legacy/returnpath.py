@@ -225,7 +225,11 @@ class ReturnPathReader:
         _check_bitmap_size(size)
         if size > limits.RECV_BITMAP:
             raise feed.limit(f"bitmap of {size} bytes, the limit is {limits.RECV_BITMAP}")
-        return (yield from feed.need(message + 8 + size + 8))
+        view = yield from feed.need(message + 8 + size + 8)
+        end = int.from_bytes(view[-8:], "big")
+        if end != BITMAP_END:
+            raise feed.error(f"end mark {end:#x}, expected {BITMAP_END:#x}", "LEG-RPM-043")
+        return view
 
 
 class ReturnPathReceiver(Channel):
