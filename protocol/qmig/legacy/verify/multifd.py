@@ -78,7 +78,7 @@ class MultifdChecker(Checker):
         Rule(
             requirement="LEG-MFD-020",
             title="behind the offsets in use there are zeros",
-            when=since((9, 0)),
+            when=since((9, 2)),
         ),
         Rule(requirement="LEG-MFD-021", title="unused words are zero"),
         Rule(requirement="LEG-MFD-022", title="packet_num grows on each channel"),
@@ -90,12 +90,12 @@ class MultifdChecker(Checker):
         Rule(
             requirement="LEG-MFD-033",
             title="next_packet_size is 0 without normal pages",
-            when=since((9, 0)),
+            when=since((9, 2)),
         ),
         Rule(requirement="LEG-MFD-034", title="the method of compression is known and does not change"),
         Rule(requirement="LEG-MFD-035", title="a packet without pages has no method of compression"),
         Rule(requirement="LEG-MFD-046", title="a payload makes exactly its pages"),
-        Rule(requirement="LEG-MFD-050", title="a SYNC packet is pure", when=since((9, 0))),
+        Rule(requirement="LEG-MFD-050", title="a SYNC packet is pure", when=since((9, 2))),
         Rule(
             requirement="LEG-MFD-056",
             title="each channel has one SYNC for each sync point on main",
