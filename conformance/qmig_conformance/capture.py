@@ -162,7 +162,11 @@ def unpack(vector: Vector, folder: Path) -> None:
     for name in vector.channels:
         data = vector.data(name)
         (folder / f"{name}.bin").write_bytes(data)
-        channels.append({"name": name, "forward": {"bytes": len(data), "file": f"{name}.bin"}})
+        # `file:PATH,offset=N` leaves what stood in the first N bytes
+        offset = max(data.find(b"QEVM"), 0) if name == "main" else 0
+        channels.append(
+            {"name": name, "offset": offset, "forward": {"bytes": len(data), "file": f"{name}.bin"}}
+        )
     meta = {
         "scenario": vector.id,
         "source": {"version": vector.source["qemu"], "argv": str(vector.source["command"]).split()},

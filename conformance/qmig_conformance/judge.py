@@ -42,10 +42,11 @@ def judge(folder: Path, meta: Mapping[str, Any]) -> Judgement:
         return blocks.setdefault(idstr, bytearray(length))
 
     memory = Rebuild(open_block)
-    rewritten = dict.fromkeys(channels, 0)
+    offsets = {entry["name"]: entry.get("offset", 0) for entry in meta["channels"]}
+    rewritten = dict(offsets)
     differs = ""
     error = ""
-    for told in _story(channels):
+    for told in _story(channels, offsets):
         if isinstance(told, RemoteProtocolError):
             verifier.failed(told.channel or "main", told)
             error = error or str(told)
@@ -67,11 +68,13 @@ def judge(folder: Path, meta: Mapping[str, Any]) -> Judgement:
     )
 
 
-def _story(channels: Mapping[str, memoryview]) -> Iterator[Told | RemoteProtocolError]:
+def _story(
+    channels: Mapping[str, memoryview], offsets: Mapping[str, int]
+) -> Iterator[Told | RemoteProtocolError]:
     session = MigrationSession()
     for name in channels:
-        session.open(name)
-    left = dict(channels)
+        session.open(name, offset=offsets[name])
+    left = {name: data[offsets[name] :] for name, data in channels.items()}
     while True:
         try:
             event = session.next_event()
