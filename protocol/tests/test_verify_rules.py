@@ -278,7 +278,9 @@ def both_ways() -> Story:
     """Multifd packets in a postcopy migration, behind its last sync point."""
     story = m.postcopy()
     story.add(story.at(ram.RamEos), ram.RamMultifdFlush())
-    known = knowing(story, capabilities=story.known.capabilities | {"multifd"}, parameters=settings())
+    known = knowing(
+        story, capabilities=frozenset({*(story.known.capabilities or ()), "multifd"}), parameters=settings()
+    )
     known.drop(known.at(ram.RamPages), 2)
     packets = [
         [m.hello(0), m.packet(0, "m0", range(16)), m.sync(1), m.packet(4, "m0", [7])],

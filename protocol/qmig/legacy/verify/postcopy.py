@@ -36,6 +36,8 @@ from qmig.legacy.verify.rules import Rule, both, seen, since
 
 #: Ranges in one DISCARD (`MAX_DISCARDS_PER_COMMAND`).
 MAX_RANGES: Final = 12
+#: PING inside the package, behind the device state.
+PING_DEVICES_SENT: Final = 3
 #: PING inside the package that asks whether all of it was loaded (10.2+).
 PING_PACKAGE_LOADED: Final = 0x42
 
@@ -107,7 +109,7 @@ class PostcopyChecker(Checker):
         self.page_size: int | None = None
         self.last: Record | None = None  # the item before
         self.nesting = 0
-        self.package: list[int] = []  # values of the PINGs in it
+        self.package: set[int] = set()  # values of the PINGs in it that matter
         self.items = 0  # of the package
         self.packaged: Packaged | None = None
         self.after = False  # the package has ended
@@ -231,16 +233,16 @@ class PostcopyChecker(Checker):
             last = self.last
             if not (isinstance(last, Ping) and last.value == 2):
                 self.report("LEG-PCP-012", channel, event, "PING 2 does not stand before it")
-        self.packaged, self.package, self.items = event, [], 0
+        self.packaged, self.package, self.items = event, set(), 0
 
     def _ping(self, channel: str, event: Ping) -> None:
         if self.nesting:
-            self.package.append(event.value)
+            self.package |= {event.value} & {PING_DEVICES_SENT, PING_PACKAGE_LOADED}
 
     def _run(self, channel: str, event: PostcopyRun) -> None:
         if not self.nesting:
             return
-        if 3 not in self.package and isinstance(self.advised, PostcopyAdvise):
+        if PING_DEVICES_SENT not in self.package and isinstance(self.advised, PostcopyAdvise):
             self.report("LEG-PCP-021", channel, event, "no PING 3 before RUN")
         if PING_PACKAGE_LOADED not in self.package:
             self.report("LEG-PCP-026", channel, event, "no PING 0x42 before RUN")
