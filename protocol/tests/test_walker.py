@@ -310,7 +310,7 @@ def test_sections_of_real_recordings_lie_where_another_decoder_found_them(vector
         cut = "cut" in vector.flags  # type: ignore[attr-defined]
         assert error is None or (cut and isinstance(error, TruncatedStream)), error
         found = []
-        names: dict[int, str] = {}
+        names = {number: section.idstr for number, section in state.sections.items()}
         for event in events:
             if isinstance(event, (s.SectionStart, s.SectionFull)):
                 names[event.section_id] = event.idstr
