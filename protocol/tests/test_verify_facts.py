@@ -575,3 +575,36 @@ def test_no_configuration_no_key_in_the_description() -> None:
     story.drop(story.at(hdr.Configuration))
     story.change(story.at(sec.VmDescription), json=m.vmdesc(m.description(configuration=False)).json)
     assert check(story, Known()).findings == ()
+
+
+def test_state_that_is_sent_early_from_8_0_on() -> None:
+    """Before or behind the START of ram, as 11.1 and 10.0 do with virtio-mem."""
+    for before_start in (True, False):
+        story = m.precopy()
+        at = story.at(sec.SectionStart if before_start else sec.SectionPart)
+        story.add(at, *m.full(7, "0000:00:03.0/virtio-mem-device-early", 0, 1, bytes(1)))
+        tree = m.description()
+        field = {"name": "f", "type": "uint8", "size": 1}
+        name = "0000:00:03.0/virtio-mem-device-early"
+        tree["devices"].insert(0, {"name": name, "instance_id": 0, "version": 1, "fields": [field]})
+        story.change(story.at(sec.VmDescription), json=m.vmdesc(tree).json)
+        assert check(story).findings == ()
+
+
+def test_a_page_size_that_is_found_late() -> None:
+    """1 KiB pages; as long as only zero pages came, a reader takes them for 4 KiB ones."""
+    story = m.xbzrle()
+    story.change(1, machine="raspi3b")
+    places = [story.at(ram.RamPages), story.at(ram.RamPages, 1)]
+    early = ram.RamPages.of("m0", 4096, [(number * 4096, 0) for number in range(8)], named=True)
+    late = [
+        (name, ram.RamPages.of(name, 1024, [(at, 0) for at in range(start, pages * 4096, 1024)], named=True))
+        for name, start, pages in (("m0", 8 * 4096, 16), ("pc.bios", 0, 2))
+    ]
+    story.drop(places[0], 2).add(places[0], early, *(event for _, event in late))
+    story.drop(story.at(ram.RamDeltas))
+    tree = m.description(configuration=False)
+    story.change(story.at(sec.VmDescription), json=m.vmdesc({**tree, "page_size": 1024}).json)
+    assert check(story).findings == ()
+    story.drop(places[0])
+    assert [f.requirement for f in check(story).findings] == ["LEG-RAM-052"]

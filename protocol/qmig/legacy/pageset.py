@@ -166,6 +166,14 @@ class Ledger:
     def items(self) -> Iterator[tuple[str, PageSet]]:
         yield from self._blocks.items()
 
+    def rescale(self, factor: int) -> None:
+        """Counts in pages that are so many times smaller."""
+        for block, old in list(self._blocks.items()):
+            self._budget.left += len(old)
+            new = self._blocks[block] = PageSet(self._budget)
+            for first, count in old.ranges():
+                new.add(first * factor, count * factor)
+
     def pieces(self) -> int:
         """How many pieces they have in all."""
         return sum(len(pages) for pages in self._blocks.values())

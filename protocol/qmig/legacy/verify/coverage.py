@@ -101,7 +101,8 @@ class CoverageChecker(Checker):
         self.blocks[event.idstr] = (channel, event)
 
     def _pages(self, channel: str, event: RamPages) -> None:
-        self.page_size = page = event.page_size
+        page = event.page_size
+        scale = self._scale(page)
         self.any = True
         self.normal = self.normal or bool(event.normal)
         self.preempt = self.preempt or parse_name(channel).kind == "preempt"
@@ -109,29 +110,43 @@ class CoverageChecker(Checker):
             self.report("LEG-MAP-023", channel, event, f"pages of {event.block!a} in a mapped-ram stream")
         sent = self.sent[event.block]
         if event.consecutive:
-            sent.add(event.ascents[0].first // page, event.normal + event.zero)
+            sent.add(event.ascents[0].first // page * scale, (event.normal + event.zero) * scale)
             return
         first = count = 0
         for _, address, length, _ in event.runs():
             if address != (first + count) * page:
-                sent.add(first, count)
+                sent.add(first * scale, count * scale)
                 first, count = address // page, 0
             count += length
-        sent.add(first, count)
+        sent.add(first * scale, count * scale)
+
+    def _scale(self, page: int) -> int:
+        """How many of the pages that are counted make one of this size.
+
+        A reader that was not told the target page size may find it late, and smaller than it took it to be
+        while only zero pages came. What was counted until then is counted anew."""
+        if self.page_size is None:
+            self.page_size = page
+        elif page < self.page_size:
+            factor = self.page_size // page
+            for ledger in (self.sent, self.requested):
+                ledger.rescale(factor)
+            self.page_size = page
+        return page // self.page_size
 
     def _deltas(self, channel: str, event: RamDeltas) -> None:
-        self.page_size = event.page_size
+        scale = self._scale(event.page_size)
         sent = self.sent[event.block]
         for kind, address, payload in event.records():
-            number = address // event.page_size
+            number = address // event.page_size * scale
             if kind is RamFlag.COMPRESS_PAGE:
-                sent.add(number, 1)
+                sent.add(number, scale)
                 self.any = True
                 if not _inflates(payload, event.page_size):
                     text = f"{event.block!a} {address:#x} does not unpack to a page"
                     self.report("LEG-RAM-037", channel, event, text)
                 continue
-            if not sent.has(number, 1) and not self.budget.exceeded:
+            if not sent.has(number, scale) and not self.budget.exceeded:
                 text = f"a difference to {event.block!a} {address:#x}, which was not sent before"
                 self.report("LEG-RAM-054", channel, event, text)
             try:
@@ -148,12 +163,13 @@ class CoverageChecker(Checker):
         highest, count = self.numbers
         self.numbers = max(highest, event.packet_num), count + 1
         if event.pages:
-            self.page_size = page = event.page_size
+            page = event.page_size
+            scale = self._scale(page)
             self.any = True
             sent = self.sent[event.block]
             for offsets in (event.normal_offsets(), event.zero_offsets()):
                 for first, length in ranges(offsets, page):
-                    sent.add(first, length)
+                    sent.add(first * scale, length * scale)
 
     def _discard(self, channel: str, event: PostcopyRamDiscard) -> None:
         if not self.page_size:

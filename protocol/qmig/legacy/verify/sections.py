@@ -57,7 +57,7 @@ class SectionChecker(Checker):
         Rule(requirement="LEG-SEC-024", title="no live data behind the device state of a precopy stream"),
         Rule(
             requirement="LEG-SEC-025",
-            title="no FULL section before the first START",
+            title="no FULL section before the first PART",
             when=before((8, 0)),
         ),
         Rule(requirement="LEG-SEC-026", title="section ids are unique"),
@@ -101,6 +101,7 @@ class SectionChecker(Checker):
         self.identities: set[tuple[str, int]] = set()
         self.early: list[tuple[str, SectionFull]] = []
         self.device: SectionFull | None = None
+        self.iterating = False  # a PART or END was seen
         self.devices_began = False
         self.unfooted: tuple[str, Record] | None = None
 
@@ -141,9 +142,6 @@ class SectionChecker(Checker):
     def _start(self, channel: str, event: SectionStart) -> None:
         self._open(channel, event)
         self._named(channel, event)
-        if not self.started:
-            for where, early in self.early:
-                self.report("LEG-SEC-025", where, early, f"state of {early.idstr!a} before the first START")
         if event.section_id in self.started:
             self.report("LEG-SEC-016", channel, event, f"section {event.section_id} is started again")
         elif event.section_id in self.full_ids:
@@ -159,6 +157,10 @@ class SectionChecker(Checker):
 
     def _live(self, channel: str, event: SectionPart | SectionEnd) -> None:
         self._open(channel, event)
+        if not self.iterating:
+            self.iterating = True
+            for where, early in self.early:
+                self.report("LEG-SEC-025", where, early, f"state of {early.idstr!a} in the setup phase")
         if self.devices_began and not self.nesting:
             self.report("LEG-SEC-024", channel, event, "live data behind device state")
         elif event.section_id in self.ended and "colo" not in self.facts.seen:
@@ -170,10 +172,11 @@ class SectionChecker(Checker):
         self._open(channel, event)
         self._named(channel, event)
         self.device = event
-        if self.started or self.nesting:
-            self.devices_began = not self.nesting
-        elif len(self.early) < TRACKED:
-            self.early.append((channel, event))
+        if not self.nesting:
+            if self.iterating:
+                self.devices_began = True
+            elif len(self.early) < TRACKED:
+                self.early.append((channel, event))
         if "colo" in self.facts.seen or len(self.identities) >= TRACKED:
             return
         if event.section_id in self.full_ids or event.section_id in self.started:
