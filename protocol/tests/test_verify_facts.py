@@ -241,13 +241,13 @@ def test_a_reader_that_gave_up_is_a_finding(kind: type[RemoteProtocolError], sev
     for channel, event in m.precopy()[:20]:
         verifier.check(channel, event)
     verifier.failed("main", cut(kind=kind))
-    verifier.failed("main", cut("LEG-VMS-999", kind))
+    verifier.failed("main", cut("LEG-GEN-001", kind))
     report = verifier.finish()
     assert [(f.severity, f.channel, f.offset, f.record) for f in report.findings] == [
         (severity, "main", 7, "SectionFooter")
     ] * 2
     # What was not reached is not missed.
-    assert statuses(report)["LEG-VMS-999"] is Status.BROKEN
+    assert statuses(report)["LEG-GEN-001"] is Status.BROKEN
     assert statuses(report)["LEG-SEC-017"] is Status.HELD
 
 
