@@ -73,8 +73,13 @@ def case(
     id: str, *, requirement: str, roles: Role, level: Level = Level.MUST, since: str = "5.2"
 ) -> Callable[[F], F]:
     """Declares a case; the function's docstring is its title."""
-    declared = Case(id=id, requirement=requirement, level=level, roles=roles, since=since)
-    return pytest.mark.case(declared)
+
+    def declare(function: F) -> F:
+        title = (function.__doc__ or "").partition("\n")[0]
+        declared = Case(id=id, requirement=requirement, level=level, roles=roles, since=since, title=title)
+        return pytest.mark.case(declared)(function)
+
+    return declare
 
 
 def verdict_of(error: BaseException | None, level: Level) -> Verdict:

@@ -84,7 +84,7 @@ class Suite:
         verdict = verdict_of(error, declared.level)
         return report.Row(
             id=row_id(item),
-            title=declared.title or (item.function.__doc__ or "").partition("\n")[0],
+            title=declared.title,
             requirement=declared.requirement,
             level=str(declared.level),
             role=str(declared.roles),
