@@ -284,7 +284,7 @@ class _HostPage:
     def __init__(self) -> None:
         self.block = ""
         self.number = -1
-        self.came = 0  # one bit per target page
+        self.came = 0  # target pages of it; a number, for a length from the wire may claim any size
 
     @property
     def open(self) -> bool:
@@ -297,7 +297,7 @@ class _HostPage:
         if not good:
             self.came = 0
         self.block, self.number = block, number
-        self.came |= 1 << (address % host // page)
-        if self.came == (1 << (host // page)) - 1:
+        self.came += 1
+        if self.came * page >= host:
             self.came = 0
         return good
