@@ -52,6 +52,15 @@ class BlockList:
             raise feed.error(f"RAM block {entry.idstr!a} is listed twice", "LEG-RAM-013")
         if entry.used_length > limits.RAM_BLOCK:
             raise feed.limit(f"RAM block {entry.idstr!a} of {entry.used_length:#x} bytes")
+        known = self.state.blocks.get(entry.idstr)
+        if known is not None:
+            if known.used_length != entry.used_length:
+                raise feed.error(
+                    f"RAM block {entry.idstr!a} has {entry.used_length:#x} bytes,"
+                    f" in an earlier list {known.used_length:#x}",
+                    "LEG-RAM-013",
+                )
+            return
         if len(self.state.blocks) >= limits.RAM_BLOCKS:
             raise feed.limit(f"more than {limits.RAM_BLOCKS} RAM blocks")
         self.state.blocks[entry.idstr] = RamBlock(entry.idstr, entry.used_length, entry.page_size, entry.gpa)

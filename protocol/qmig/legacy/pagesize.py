@@ -72,7 +72,7 @@ class PageSizeFinder:
             if block is None:
                 break
             if kind == _PAGE:
-                return (yield from self._try(at, word & ~FLAG_BITS, addresses, block))
+                return (yield from self._try(at, addresses, block))
             at += 1
             self.clear = self.feed.offset + at
         return None
@@ -92,26 +92,39 @@ class PageSizeFinder:
         return 0 if view is None else int.from_bytes(view[at:], "big")
 
     def _block(self, at: int) -> Steps[tuple[RamBlock | None, int]]:
-        """The block named at `at`, and what follows the name."""
+        """The block named at `at`, and what follows the name: 0 if the input ends before."""
         view = yield from self._have(at + 1)
-        size = 0 if view is None else view[at]
-        view = yield from self._have(at + 1 + size)
-        name = b"" if view is None else bytes(view[at + 1 :])
-        return self.state.blocks.get(name.decode("utf-8", "surrogateescape")), at + 1 + size
+        end = 0 if view is None else at + 1 + view[at]
+        view = yield from self._have(end)
+        if not end or view is None:
+            return None, 0
+        name = bytes(view[at + 1 :]).decode("utf-8", "surrogateescape")
+        return self.state.blocks.get(name), end
 
-    def _try(self, at: int, address: int, addresses: int, block: RamBlock) -> Steps[int]:
+    def _try(self, at: int, addresses: int, block: RamBlock) -> Steps[int]:
         lengths = [known.used_length for known in self.state.blocks.values()]
-        plausible: list[int] = []
-        for size in (USUAL, *OTHERS):
-            if size > USUAL and plausible:
+        fitting = [size for size in (USUAL, *OTHERS) if fits(size, addresses, lengths)]
+        sure: list[int] = []
+        unknown: list[int] = []
+        for size in fitting:
+            if size > USUAL and sure:
                 break
-            if fits(size, addresses, lengths) and (yield from self._follows(at + size, size, block)):
-                plausible.append(size)
-        return plausible[0] if len(plausible) == 1 else USUAL
+            found = yield from self._follows(at + size, size, block)
+            if found is None:
+                unknown.append(size)
+            elif found:
+                sure.append(size)
+        if len(sure) == 1:
+            return sure[0]
+        # In doubt the usual size; if that is ruled out, the first one that the input is too short for.
+        return next(iter([*(size for size in (*sure, *unknown) if size == USUAL), *unknown]), USUAL)
 
-    def _follows(self, at: int, size: int, block: RamBlock) -> Steps[bool]:
-        """Whether a record can begin at `at`."""
-        word = yield from self._word(at)
+    def _follows(self, at: int, size: int, block: RamBlock) -> Steps[bool | None]:
+        """Whether a record can be at `at`; None if the input ends before that can be seen."""
+        view = yield from self._have(at + 8)
+        if view is None:
+            return None
+        word = int.from_bytes(view[at:], "big")
         flags, address = word & (size - 1), word & -size
         kind = flags & ~_CONTINUE
         if kind == RamFlag.EOS:
@@ -122,7 +135,9 @@ class PageSizeFinder:
             return False
         named: RamBlock | None = block
         if not flags & _CONTINUE:
-            named, _ = yield from self._block(at + 8)
+            named, end = yield from self._block(at + 8)
+            if not end:
+                return None
         return named is not None and address < named.used_length
 
     def _ended(self, at: int) -> Steps[bool]:
