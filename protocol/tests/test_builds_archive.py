@@ -101,7 +101,7 @@ class Mirror:
         (tree / "DEBIAN").mkdir(parents=True)
         (tree / "DEBIAN/control").write_text(
             f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: nobody <n@example.org>\n"
-            f"Description: test\n{f'Depends: {depends}' if depends else ''}\n"
+            f"Depends: {depends}\nDescription: test\n"
         )
         for path, content in files.items():
             place = tree / path
@@ -246,17 +246,8 @@ def test_what_is_there_is_kept_and_the_archive_not_asked(mirror: Mirror, prefix:
 def test_command_line(mirror: Mirror, prefix: Path, capfd: pytest.CaptureFixture[str]) -> None:
     mirror.qemu("s", "9.1.4", "1:9.1.4-1")
     source = mirror.publish()
-    options = [
-        "--prefix",
-        prefix,
-        "--mirror",
-        source.mirror,
-        "--suite",
-        "s",
-        "--unsigned",
-        "--targets",
-        "x86_64",
-    ]
+    archive = ["--mirror", source.mirror, "--suite", "s", "--unsigned", "--targets", "x86_64"]
+    options: list[str | Path] = ["--prefix", prefix, *archive]
     code, out, err = run_qmig(capfd, "builds", "get", "9.1", "3.0", *options)
     assert code == 3
     assert out.startswith("9.1    QEMU 9.1.4  x86_64")

@@ -138,7 +138,8 @@ def _line(build: Build) -> str:
     codename = build.provenance.get("codename", origin)
     known = [build.package, f"from {origin}" if codename == origin else f"from {origin} ({codename})"]
     text = ", ".join(part for part in known if part and part != "from ")
-    targets, program = " ".join(build.targets), build.binary(build.targets[0])
+    targets = " ".join(build.targets)
+    program = build.binary(build.targets[0] if len(build.targets) == 1 else "*")
     return f"{build.name:<6} QEMU {build.version}  {targets}  {text}  {program}"
 
 
