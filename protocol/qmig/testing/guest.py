@@ -1,8 +1,8 @@
 """Guest programs for migration tests, assembled here byte by byte: no toolchain, no operating system.
 
-    program = firmware(fill=(1 << 20, 8 << 20), dirty=(8 << 20, 9 << 20), seed=7)    # -bios image, any x86 machine
-    program = boot_sector(...)                                                        # behind the usual firmware
-    program = aarch64_image(...)                                                      # -M virt -kernel
+    program = firmware(fill=(1 << 20, 8 << 20), dirty=(8 << 20, 9 << 20), seed=7)  # -bios, any x86 machine
+    program = boot_sector(...)                                                      # behind the firmware
+    program = aarch64_image(...)                                                    # -M virt -kernel
     program.image, program.boot_arguments(folder)
     program.page(address)          # what the program writes into a filled page: to compare with
     print(program.listing)         # the assembly
@@ -12,12 +12,12 @@ Every program does the same:
 1. fill: each page of ``fill`` gets 1,024 words of xorshift32 output that depend on page address and seed only
    (never a zero page, not compressible, every page different);
 2. store `READY` at ``ready_address``;
-3. for ever: for each page of ``dirty``, store the round number as the word at index ``round % 1024``; then add one
-   to the round number at ``counter_address`` (the heartbeat) and spin ``spin`` times.
+3. for ever: for each page of ``dirty``, store the round number as the word at index ``round % 1024``; then
+   add one to the round number at ``counter_address`` (the heartbeat) and spin ``spin`` times.
 
-Before each of those stores the TLB entry of the page is dropped: under TCG, QEMU 5.2 and 7.2 do not reset a TLB
-entry's "already dirty" mark when migration reads the dirty bitmap, so a page whose entry stays hot would be
-tracked once and then never again, and the destination would get stale pages. 10.0 and 11.1 do not need it.
+Before each of those stores the TLB entry of the page is dropped: under TCG, QEMU 5.2 and 7.2 do not reset a
+TLB entry's "already dirty" mark when migration reads the dirty bitmap, so a page whose entry stays hot would
+be tracked once and then never again, and the destination would get stale pages. 10.0 and 11.1 do not need it.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _u32(value: int) -> bytes:
     return struct.pack("<I", value & 0xFFFFFFFF)
 
 
-# -- x86 ------------------------------------------------------------------------------------------------------
+# -- x86 --------------------------------------------------------------------------------------------------
 
 
 def _x86_flat_mode(base: int) -> _Code:
@@ -231,7 +231,7 @@ def boot_sector(
     return _x86("boot", 0x7C00, fill, fill_step, dirty, spin, seed)
 
 
-# -- aarch64 --------------------------------------------------------------------------------------------------
+# -- aarch64 ----------------------------------------------------------------------------------------------
 
 
 class _Arm(_Code):
@@ -310,7 +310,10 @@ def aarch64_image(
     spin: int = 20_000,
     seed: int = 0x2545F491,
 ) -> Guest:
-    """A raw kernel for ``-M virt`` (one CPU, MMU off). RAM begins at `ARM_RAM`; the first 2 MiB are not for use."""
+    """A raw kernel for ``-M virt`` (one CPU, MMU off).
+
+    RAM begins at `ARM_RAM`; its first 2 MiB are the program's own. ``fill_step`` as in `firmware`.
+    """
     _checked("fill", fill, ARM_RAM + (2 << 20), 0xC0000000)
     _checked("dirty", dirty, ARM_RAM + (2 << 20), 0xC0000000)
     if fill_step < PAGE or fill_step % PAGE or fill[1] > 0xC0000000 - fill_step:
