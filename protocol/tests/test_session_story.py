@@ -76,6 +76,7 @@ def hear(
         if item is CLOSED:
             break
         if item is NEED_DATA:
+            assert session.next_event() is NEED_DATA, "there was more to tell"
             wanted = session.wants()
             assert wanted
             assert all(given[name] <= len(data[name]) for name in wanted), "asked for more after the end"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from qmig.cli.exits import CommandError
 from qmig.cli.inputs import Input, neighbours, open_input, recognise
 from qmig.errors import LocalProtocolError, RemoteProtocolError
+from qmig.legacy.channels import parse_name
 from qmig.legacy.connection import Told
 from qmig.legacy.receiver import CLOSED, NEED_DATA, Sentinel
 from qmig.legacy.session import MigrationSession
@@ -43,6 +44,10 @@ def _split(text: str) -> tuple[str, str]:
     name, equals, path = text.partition("=")
     if not equals or not path:
         raise CommandError(f"--channel {text!a}: expected NAME=FILE")
+    try:
+        parse_name(name)
+    except LocalProtocolError as error:
+        raise CommandError(f"--channel: {error.message}") from None
     return name, path
 
 
