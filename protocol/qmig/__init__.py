@@ -11,14 +11,42 @@ from typing import TYPE_CHECKING
 from qmig._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from qmig._wire import Record as Record
+    from qmig.errors import LimitExceeded as LimitExceeded
     from qmig.errors import LocalProtocolError as LocalProtocolError
     from qmig.errors import ProtocolError as ProtocolError
+    from qmig.errors import QmigError as QmigError
     from qmig.errors import RemoteProtocolError as RemoteProtocolError
+    from qmig.errors import TruncatedStream as TruncatedStream
+    from qmig.errors import UnsupportedFeature as UnsupportedFeature
+    from qmig.legacy.connection import Told as Told
+    from qmig.legacy.rebuild import Rebuild as Rebuild
+    from qmig.legacy.receiver import CLOSED as CLOSED
+    from qmig.legacy.receiver import NEED_DATA as NEED_DATA
+    from qmig.legacy.receiver import LegacyReceiver as LegacyReceiver
+    from qmig.legacy.sender import LegacySender as LegacySender
+    from qmig.legacy.session import MigrationSession as MigrationSession
+    from qmig.legacy.state import StreamState as StreamState
+    from qmig.legacy.verify import Verifier as Verifier
 
 _EXPORTS = {
+    "CLOSED": "qmig.legacy.receiver",
+    "LegacyReceiver": "qmig.legacy.receiver",
+    "LegacySender": "qmig.legacy.sender",
+    "LimitExceeded": "qmig.errors",
     "LocalProtocolError": "qmig.errors",
+    "MigrationSession": "qmig.legacy.session",
+    "NEED_DATA": "qmig.legacy.receiver",
     "ProtocolError": "qmig.errors",
+    "QmigError": "qmig.errors",
+    "Rebuild": "qmig.legacy.rebuild",
+    "Record": "qmig._wire",
     "RemoteProtocolError": "qmig.errors",
+    "StreamState": "qmig.legacy.state",
+    "Told": "qmig.legacy.connection",
+    "TruncatedStream": "qmig.errors",
+    "UnsupportedFeature": "qmig.errors",
+    "Verifier": "qmig.legacy.verify",
 }
 
 
