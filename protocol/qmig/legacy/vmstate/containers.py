@@ -24,7 +24,9 @@ class Struct(Shape):
 
     __slots__ = ("body", "type")
 
-    def __init__(self, name: str, body: BodyShape, type_: str = VMStateType.STRUCT, size: int | None = None) -> None:
+    def __init__(
+        self, name: str, body: BodyShape, type_: str = VMStateType.STRUCT, size: int | None = None
+    ) -> None:
         super().__init__(name, body.fixed if size is None else size)
         self.body = body
         self.type = type_
@@ -77,6 +79,7 @@ class Array(Shape):
 
     def _next(self, region: Region, starts: Positions, end: int) -> Positions:
         """Behind one element."""
+        region.spend(starts)  # elements of no bytes, however many are told, end the search too
         if self.marked:
             null = region.runs(clip(starts, end - 1), 1, NULL)
             valid = region.runs(clip(starts, end - 1), 1, VALID)
@@ -183,7 +186,9 @@ class Array(Shape):
         count = len(places) - 1
         element = self.element
         if isinstance(element, Leaf) and element.count is None and self.stride is not None:
-            Leaf(self.name, element.type, element.fixed or 0, count, element.allowed).explain(region, start, end)
+            Leaf(self.name, element.type, element.fixed or 0, count, element.allowed).explain(
+                region, start, end
+            )
             return region.field(self.name, element.type, start, end, count)
         field = region.field(self.name, getattr(element, "type", VMStateType.STRUCT), start, end, count)
         field.children = children = []

@@ -16,6 +16,10 @@ from qmig.errors import LimitExceeded, RemoteProtocolError
 
 _BLANK: Final = re.compile(r"[ \t\n\r]*")
 _VALUE_MARKS: Final = (b",", b"{", b"[")
+#: escapes, of which a surrogate without its other half (the group) stands for no character
+_ESCAPE: Final = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
+)
 
 
 class Pairs(tuple[tuple[str, Any], ...]):
@@ -73,6 +77,10 @@ class JsonText:
             self._text = raw.decode()
         except UnicodeDecodeError as problem:
             raise self._error(f"no UTF-8: {problem.reason}", problem.start) from None
+        for escape in _ESCAPE.finditer(self._text):
+            if escape[1]:
+                place = len(self._text[: escape.start()].encode())
+                raise self._error("no UTF-8: half of a surrogate pair", place)
         try:
             self.root: Any = _DECODER.decode(self._text)
         except json.JSONDecodeError as problem:
@@ -89,9 +97,6 @@ class JsonText:
         for step in reversed(problem.path):
             index = self._child(index, step)
         return self._error(problem.message, len(self._text[:index].encode()))
-
-    def limit(self, message: str) -> LimitExceeded:
-        return self._limit(message)
 
     def _limit(self, message: str) -> LimitExceeded:
         return LimitExceeded(message, requirement="LEG-VMS-062", offset=self._base, record=self._record)
