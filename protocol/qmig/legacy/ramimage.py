@@ -94,17 +94,13 @@ class BlockImage:
         for counts in (self.counts, self.rounds.setdefault(turn, Counts())):
             setattr(counts, kind, getattr(counts, kind) + number)
 
-    def zero(self, address: int, pages: int, page_size: int) -> None:
-        """These pages become zero; memory that still is, is left alone."""
-        first = address // page_size
-        self.note(first, pages, page_size)
-        if self.store is None or not self.written.touches(first, pages):
-            return
-        for page in range(first, first + pages):
-            if self.written.touches(page, 1):
-                start = page * page_size
-                self.store.write(start, [bytes(min(page_size, self.length - start))])
-        self.written.discard(first, pages)
+    def zero(self, address: int, page_size: int) -> None:
+        """One page becomes zero; memory that still is, is left alone."""
+        page = address // page_size
+        self.note(page, 1, page_size)
+        if self.store is not None and self.written.touches(page, 1):
+            self.store.write(address, [bytes(min(page_size, self.length - address))])
+            self.written.discard(page, 1)
 
     def put(self, address: int, page: Raw) -> None:
         """One page becomes this."""
@@ -132,6 +128,8 @@ class BlockImage:
             if not once:
                 self.note(address // size, pages, size)
             if kind & 1:
+                if not once:  # a later record may take it back before it is written
+                    self.written.add(address // size, pages)
                 head = stride - size
                 gather.data(address, [data[low + head : low + stride] for low in range(at, end, stride)])
                 continue
@@ -150,7 +148,7 @@ class BlockImage:
             if fill:
                 self.put(address, bytes([fill]) * page_size)
             else:
-                self.zero(address, 1, page_size)
+                self.zero(address, page_size)
             address += page_size
 
     def get(self, address: int, page_size: int) -> bytes:
@@ -222,7 +220,7 @@ class RamImage:
         number = 0
         for address in offsets:
             _inside(image, address)
-            image.zero(address, 1, page_size)
+            image.zero(address, page_size)
             number += 1
         image.count("multifd_zero", number, turn)
 

@@ -110,8 +110,6 @@ class RamReader:
                 f"offset {address:#x} is outside {block.idstr!a} ({block.used_length:#x} bytes)",
                 "LEG-RAM-042",
             )
-        if word & (page_size - 1) & ~FLAG_BITS:
-            raise feed.error(f"offset {word & ~FLAG_BITS:#x} is not page-aligned", "LEG-RAM-043")
         return word, block, end
 
     def _pages(self, page: int) -> Steps[None]:
