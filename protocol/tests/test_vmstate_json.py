@@ -169,7 +169,7 @@ def test_a_whole_description() -> None:
     assert plain(found.configuration) == ("configuration", 1, [("len", "uint32", 4, None, [])], [])
     first, old = found.devices
     assert (first.name, first.instance_id) == ("d", 4294967295)
-    nested = ("s", 1, [("x", "bool", 1, None, [])], [])
+    nested: Any = ("s", 1, [("x", "bool", 1, None, [])], [])
     assert plain(first.body) == (
         "v",
         -1,
