@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -51,9 +52,15 @@ def options(arguments: list[str]) -> Options:
     )
 
 
+def _interrupt(number: int, frame: object) -> None:
+    """A request to end is taken like Ctrl-C, so that no QEMU is left behind."""
+    signal.raise_signal(signal.SIGINT)
+
+
 def main(arguments: list[str]) -> int:
     """Runs pytest on the suite's own cases and returns its exit code."""
     chosen = options(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
     fixed = [
         *(
             "-s",
