@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Final
 
 from qmig.legacy.vmstate.bodies import BodyShape
 from qmig.legacy.vmstate.containers import described
 from qmig.legacy.vmstate.model import Field, NoteKind
-from qmig.legacy.vmstate.positions import EMPTY, Positions, clip, has, highest, meet, move, normal, span, union, without
+from qmig.legacy.vmstate.positions import (
+    EMPTY,
+    Positions,
+    clip,
+    highest,
+    meet,
+    move,
+    normal,
+    span,
+    union,
+    without,
+)
 from qmig.legacy.vmstate.region import Misfit, Region
 from qmig.legacy.vmstate.shapes import Shape
 from qmig.legacy.vmstate.types import ELEMENT, LIST_END, VMStateType
@@ -61,14 +73,17 @@ class Listed(Shape):
         field.count = len(field.children)
         return field
 
+    @abstractmethod
     def _ends(self, region: Region, starts: Positions, end: int) -> Positions:
-        raise NotImplementedError
+        """As `ends`, for a list of unknown length."""
 
+    @abstractmethod
     def _starts(self, region: Region, goal: Positions, starts: Positions, end: int) -> Positions:
-        raise NotImplementedError
+        """As `starts`, for a list of unknown length."""
 
+    @abstractmethod
     def _elements(self, region: Region, start: int, end: int) -> list[Field]:
-        raise NotImplementedError
+        """The fields of the elements. Raises `Misfit`."""
 
     def _marker(self, region: Region, place: int, end: int, marker: bytes) -> int:
         if place >= end or region.data[place : place + 1] != marker:
@@ -125,8 +140,10 @@ class Queue(Listed):
             if found is not None:
                 return found
         if self.body is None:
-            if self._marker(region, start, end, _LIST_END) != end:
+            if region.data[start : start + 1] == _ELEMENT:
                 raise Misfit(f"elements of {self.name!a} are not described", start, NoteKind.UNDESCRIBED)
+            if self._marker(region, start, end, _LIST_END) != end:
+                raise Misfit(f"{self.name!a} ends at another place", start)
             return []
         return self._walked(region, self.body, start, end)
 
@@ -145,9 +162,7 @@ class Queue(Listed):
             raise Misfit(f"{self.name!a} ends at another place", place)
         return found
 
-    def _known(
-        self, region: Region, listed: Sequence[BodyShape], start: int, end: int
-    ) -> list[Field] | None:
+    def _known(self, region: Region, listed: Sequence[BodyShape], start: int, end: int) -> list[Field] | None:
         """The elements by their described lengths; None if those do not fit."""
         place = start
         found: list[Field] = []
@@ -235,9 +250,7 @@ class Tree(Listed):
             self._element(region, places[index], places[index + 1], index) for index in range(len(places) - 1)
         ]
 
-    def _listed_places(
-        self, region: Region, listed: Sequence[BodyShape], start: int, end: int
-    ) -> list[int]:
+    def _listed_places(self, region: Region, listed: Sequence[BodyShape], start: int, end: int) -> list[int]:
         places = [start + 4]
         step = 2 if self.key else 1
         for index in range(0, len(listed), step):

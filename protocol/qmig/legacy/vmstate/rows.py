@@ -40,11 +40,10 @@ class Row(Shape):
         marker: int | None = None
         for entry in self.entries:
             behind = place + (entry.fixed or 0)
-            if isinstance(entry, Leaf) and entry.type in MARKERS and entry.fixed == 1 and marker is None:
-                if region.data[place : place + 1] == VALID:
-                    marker = place
-                    place = behind
-                    continue
+            if marker is None and self._is_marker(entry) and region.data[place : place + 1] == VALID:
+                marker = place
+                place = behind
+                continue
             for child in self._explained(region, entry, place, behind):
                 child.index = len(children)
                 children.append(child if marker is None else self._with_marker(region, child, marker, behind))
@@ -56,14 +55,25 @@ class Row(Shape):
         field.count = len(children)
         return field
 
+    @staticmethod
+    def _is_marker(entry: Shape) -> bool:
+        return isinstance(entry, Leaf) and entry.type in MARKERS and entry.fixed == 1
+
     def _alike(self, first: Leaf) -> bool:
         return all(
-            isinstance(entry, Leaf) and entry.count is None and (entry.type, entry.fixed) == (first.type, first.fixed)
+            isinstance(entry, Leaf)
+            and entry.count is None
+            and (entry.type, entry.fixed) == (first.type, first.fixed)
             for entry in self.entries
         )
 
     def _explained(self, region: Region, entry: Shape, start: int, end: int) -> Sequence[Field]:
+        """The elements that an entry stands for: one, or those of a run."""
         field = entry.explain(region, start, end)
+        if isinstance(entry, Leaf) and entry.count is not None:
+            size = (end - start) // entry.count if entry.count else 0
+            places = range(start, end, size or 1)
+            return [region.field(self.name, entry.type, place, place + size) for place in places]
         if isinstance(entry, Array) and field is not None and field.children is not None:
             return field.children
         return [] if field is None else [field]
