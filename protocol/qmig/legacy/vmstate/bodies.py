@@ -9,21 +9,36 @@ Rule 2: what looks like one of the body's own subsections is one, as for QEMU's 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from qmig import limits
 from qmig.legacy.vmstate.model import SUBSECTION_TYPE, Field, NoteKind
-from qmig.legacy.vmstate.positions import EMPTY, Positions, has, highest, meet, span, union, without
+from qmig.legacy.vmstate.positions import EMPTY, Positions, each, has, highest, meet, span, union, without
 from qmig.legacy.vmstate.region import Header, Misfit, Region
 from qmig.legacy.vmstate.shapes import Shape
 
+#: starts that are followed one by one, so that what a field says of later ones is known
+_FEW: Final = 32
+
 
 class BodyShape:
-    """`fields` then `subsections`; with `exact`, all of these in this order, else any of them.
+    """`fields` then `subsections`; with `exact`, all of these in this order, else any of them;
+    with `open`, also such as are not known, as long as they have the body's name in front.
 
     `looser` makes a shape that allows more, for bytes that this one does not fit.
     """
 
-    __slots__ = ("exact", "fields", "fixed", "looser", "named", "subsections", "version", "vmsd_name")
+    __slots__ = (
+        "exact",
+        "fields",
+        "fixed",
+        "looser",
+        "named",
+        "open",
+        "subsections",
+        "version",
+        "vmsd_name",
+    )
 
     def __init__(
         self,
@@ -33,6 +48,7 @@ class BodyShape:
         subsections: Sequence[BodyShape] = (),
         *,
         exact: bool = False,
+        open: bool = False,
         looser: Callable[[], BodyShape] | None = None,
     ) -> None:
         self.vmsd_name = vmsd_name
@@ -40,8 +56,12 @@ class BodyShape:
         self.fields = fields
         self.subsections = subsections
         self.exact = exact
+        self.open = open
         self.looser = looser
-        self.named = {sub.vmsd_name: sub for sub in subsections}
+        #: by name, of which QEMU has one that stands for two (LEG-VMS-043)
+        self.named: dict[str, list[BodyShape]] = {}
+        for sub in subsections:
+            self.named.setdefault(sub.vmsd_name, []).append(sub)
         self.fixed = self._fixed()
 
     def _fixed(self) -> int | None:
@@ -50,7 +70,7 @@ class BodyShape:
             if shape.fixed is None:
                 return None
             total += shape.fixed
-        if not self.exact:
+        if self.open or (self.subsections and not self.exact):
             return None
         for sub in self.subsections:
             if sub.fixed is None:
@@ -61,14 +81,45 @@ class BodyShape:
     # -- searching -----------------------------------------------------------------
 
     def ends(self, region: Region, starts: Positions, end: int) -> Positions:
-        for shape in self.fields:
-            starts = shape.ends(region, starts, end)
-            if not starts[1]:
-                return EMPTY
-        return self._after(region, starts, end)
+        """Where the body may end, not behind `end`, if it starts at one of `starts`."""
+        if starts[1].bit_count() > _FEW:
+            return self._ends(region, starts, end)
+        found = EMPTY
+        for place in each(starts):
+            found = union(found, self._ends_of(region, place, end))
+        return found
 
     def starts(self, region: Region, goal: Positions, starts: Positions, end: int) -> Positions:
-        return self._path(region, self.fields, starts, goal, end)[0]
+        """Those of `starts` from which one of `goal` is reached."""
+        if starts[1].bit_count() > _FEW:
+            outer, region.known = region.known, {}
+            way = self._path(region, self.fields, starts, goal, end)
+            region.known = outer
+            return way[0]
+        found = EMPTY
+        for place in each(starts):
+            if meet(self._ends_of(region, place, end), goal)[1]:
+                found = union(found, (place, 1))
+        return found
+
+    def _ends_of(self, region: Region, place: int, end: int) -> Positions:
+        """Where it may end if it starts at `place`: searched once."""
+        key = id(self), place, end
+        found = region.memo.get(key)
+        if found is None:
+            found = region.memo[key] = self._ends(region, (place, 1), end)
+        return found
+
+    def _ends(self, region: Region, starts: Positions, end: int) -> Positions:
+        outer, region.known = region.known, {}
+        for shape in self.fields:
+            if starts[1] == 1:
+                region.known[shape.name] = starts[0]
+            starts = shape.ends(region, starts, end)
+            if not starts[1]:
+                break
+        region.known = outer
+        return self._after(region, starts, end)
 
     def _path(
         self, region: Region, shapes: Sequence[Shape], starts: Positions, goal: Positions, end: int
@@ -77,6 +128,8 @@ class BodyShape:
         `starts` to `goal`."""
         way = [starts]
         for shape in shapes:
+            if way[-1][1] == 1:
+                region.known[shape.name] = way[-1][0]
             way.append(shape.ends(region, way[-1], end) if way[-1][1] else EMPTY)
         way[-1] = self._leading(region, way[-1], goal, end)
         for index in range(len(shapes) - 1, -1, -1):
@@ -86,9 +139,9 @@ class BodyShape:
 
     def _mine(self, header: Header) -> bool:
         name = self.vmsd_name
-        return header.name in self.named or (
-            bool(name) and len(header.name) > len(name) and header.name.startswith(name)
-        )
+        if header.name in self.named:
+            return True
+        return self.open and bool(name) and len(header.name) > len(name) and header.name.startswith(name)
 
     def _opens(self, region: Region, start: int, end: int) -> list[Header]:
         """What opens a subsection of this body, in order."""
@@ -97,9 +150,12 @@ class BodyShape:
         return [header for header in found if self._mine(header)]
 
     def _sub_ends(self, region: Region, header: Header, opens: list[Header], end: int) -> Positions:
-        sub = self.named.get(header.name)
-        if sub is not None:
-            return sub.ends(region, (header.body, 1), end)
+        subs = self.named.get(header.name)
+        if subs is not None:
+            ends = EMPTY
+            for sub in subs:
+                ends = union(ends, sub.ends(region, (header.body, 1), end))
+            return ends
         limit = min((other.place for other in opens if other.place >= header.body), default=end)
         return span(header.body, limit)
 
@@ -133,17 +189,16 @@ class BodyShape:
     def read(self, region: Region, start: int, end: int) -> list[Field]:
         """What fills exactly these bytes, by this shape or a looser one. Never fails: what
         does not fit is opaque."""
-        shape: BodyShape | None = self
+        shape = self
         while True:
             marked = len(region.notes)
             try:
                 return shape.children(region, start, end)
             except Misfit as problem:
                 del region.notes[marked:]
-                looser = shape.looser() if shape.looser and problem.kind is not NoteKind.BUDGET else None
-                if looser is None:
+                if shape.looser is None or problem.kind is NoteKind.BUDGET:
                     return shape.beginning(region, start, end, problem)
-                shape = looser
+                shape = shape.looser()
 
     def beginning(self, region: Region, start: int, end: int, problem: Misfit) -> list[Field]:
         """The fields in front whose places are certain, the rest opaque because of `problem`."""
@@ -168,6 +223,13 @@ class BodyShape:
 
     def children(self, region: Region, start: int, end: int) -> list[Field]:
         """The fields and subsections. Raises `Misfit` where no reading fits."""
+        outer, region.known = region.known, {}
+        try:
+            return self._children(region, start, end)
+        finally:
+            region.known = outer
+
+    def _children(self, region: Region, start: int, end: int) -> list[Field]:
         if self.fixed is not None and self.fixed != end - start:
             raise Misfit(f"{self.vmsd_name!a} describes {self.fixed} bytes of {end - start}", start)
         found: list[Field] = []
@@ -177,11 +239,12 @@ class BodyShape:
                 return found + self._searched(region, index, place, end)
             if place + shape.fixed > end:
                 raise Misfit(f"{shape.name!a} goes over the end", place, NoteKind.SHORT)
+            region.known[shape.name] = place
             field = shape.explain(region, place, place + shape.fixed)
             if field is not None:
                 found.append(field)
             place += shape.fixed
-        if self.exact:
+        if self.exact or not (self.open or self.subsections):
             for sub in self.subsections:
                 place = self._listed(region, sub, place, found)
         else:
@@ -261,15 +324,16 @@ class BodyShape:
             if header is None:
                 raise Misfit(f"{end - place} bytes behind {self.vmsd_name!a}", place, NoteKind.EXCESS)
             ends = meet(self._sub_ends(region, header, opens, end), works)
-            sub = self.named.get(header.name)
             if not ends[1]:
                 raise Misfit(f"no reading of subsection {header.name!a} fits", place)
-            if sub is None:
+            subs = self.named.get(header.name, ())
+            fitting = [sub for sub in subs if meet(sub.ends(region, (header.body, 1), end), ends)[1]]
+            if not subs:
                 close = highest(ends)
                 children = [self._unknown(region, header, close)]
-            elif ends[1] == 1:
+            elif ends[1] == 1 and len(fitting) == 1:
                 close = ends[0]
-                children = sub.read(region, header.body, close)
+                children = fitting[0].read(region, header.body, close)
             else:
                 found.append(self._unclear(region, self.fields[:0], place, end))
                 return

@@ -5,8 +5,8 @@
 stream of the same machine), as one shape over all descriptions of it that there are.
 
 Looseness, tried in this order:
-0  lengths as described; lists of any length, subsections present or not;
-1  also device-private fields of any length, and NULL elements in arrays;
+0  lengths as described; lists of any length, described subsections present or not;
+1  also subsections that no description shows, device-private fields of any length, and NULL elements in arrays;
 2  also arrays of any count and buffers of any length.
 """
 
@@ -17,9 +17,10 @@ from typing import Final
 
 from qmig.legacy.vmstate.bodies import BodyShape
 from qmig.legacy.vmstate.containers import Array, Struct
+from qmig.legacy.vmstate.linked import OWN_LENGTH, Linked, Own
 from qmig.legacy.vmstate.lists import Queue, Tree
 from qmig.legacy.vmstate.rows import Row, Undescribed
-from qmig.legacy.vmstate.shapes import NULL, VALID, Blob, Counted, Leaf, Optional, Shape
+from qmig.legacy.vmstate.shapes import NULL, VALID, Blob, Leaf, Optional, Shape
 from qmig.legacy.vmstate.types import LISTS, MARKERS, NESTED, SCALARS, WORDS, VMStateType
 from qmig.legacy.vmstate.vmdesc import Body, FieldDescription
 
@@ -121,15 +122,26 @@ def _loose_row(row: Sequence[FieldDescription], looseness: int) -> Shape:
 # -- in general -----------------------------------------------------------------------------
 
 
-def general(bodies: Sequence[Body], looseness: int) -> BodyShape:
-    """One shape for all of `bodies`, which describe the same VMSD."""
+def variants(bodies: Sequence[Body]) -> list[BodyShape]:
+    """One shape for each order of fields that descriptions of the same VMSD show; any of their
+    subsections may come behind each."""
+    orders: dict[tuple[str, ...], list[Body]] = {}
+    for body in bodies:
+        orders.setdefault(tuple(row[0].name for row in rows_of(body)), []).append(body)
+    return [general(alike, 0, bodies) for alike in orders.values()]
+
+
+def general(bodies: Sequence[Body], looseness: int, others: Sequence[Body] | None = None) -> BodyShape:
+    """One shape for all of `bodies`, which describe the same VMSD; with subsections of `others`."""
     rows = _aligned(bodies)
     fields: list[Shape] = []
     for group in rows:
-        shape = _general_row(group, looseness)
-        fields.append(shape if len(group) == len(bodies) else Optional(shape))
+        shape = _lengthened(bodies[0].vmsd_name, _general_row(group, looseness), looseness)
+        if len(group) < len(bodies):
+            shape = _conditional(bodies[0].vmsd_name, shape, looseness)
+        fields.append(shape)
     subs: dict[str, list[Body]] = {}
-    for body in bodies:
+    for body in others or bodies:
         for sub in body.subsections:
             subs.setdefault(sub.vmsd_name, []).append(sub)
     return BodyShape(
@@ -137,8 +149,32 @@ def general(bodies: Sequence[Body], looseness: int) -> BodyShape:
         bodies[0].version,
         fields,
         [general(same, looseness) for same in subs.values()],
-        looser=(lambda: general(bodies, looseness + 1)) if looseness < LOOSEST else None,
+        open=looseness > 0,
+        looser=(lambda: general(bodies, looseness + 1, others)) if looseness < LOOSEST else None,
     )
+
+
+def _lengthened(vmsd_name: str, shape: Shape, looseness: int) -> Shape:
+    """An array whose length a field in front is known to tell."""
+    from qmig.legacy.vmstate.known import encoding_of
+
+    known = encoding_of(vmsd_name, shape.name)
+    if known is None or known.length is None or looseness or not isinstance(shape, Array):
+        return shape
+    element = shape.element
+    return Linked(known.length, 4, lambda count: Array(element, count), shape)
+
+
+def _conditional(vmsd_name: str, shape: Shape, looseness: int) -> Shape:
+    """A field that some descriptions show and others do not."""
+    free = Optional(shape)
+    from qmig.legacy.vmstate.known import encoding_of
+
+    known = encoding_of(vmsd_name, shape.name)
+    if known is None or known.condition is None or looseness:
+        return free
+    absent = Leaf(shape.name, VMStateType.BUFFER, 0)
+    return Linked(known.condition, 4, lambda value: shape if value else absent, free)
 
 
 def _aligned(bodies: Sequence[Body]) -> list[list[list[FieldDescription]]]:
@@ -219,8 +255,8 @@ def _general_element(fields: Sequence[FieldDescription], looseness: int) -> Shap
     if bodies and (type_ in NESTED or all(len(field.bodies) == 1 for field in fields)):
         return Struct(name, general(bodies, looseness), type_)
     sizes = {field.size for field in fields}
-    if type_ == VMStateType.G_BYTE_ARRAY:
-        return Counted(name)
+    if type_ in OWN_LENGTH:
+        return Own(name, type_, OWN_LENGTH[type_])
     if type_ in SCALARS or (len(sizes) == 1 and looseness < (2 if type_ in _BUFFERS else 1)):
         return Leaf(name, type_, first.size, None, ALLOWED.get(type_))
     return Blob(name, type_)

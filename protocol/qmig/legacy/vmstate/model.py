@@ -115,10 +115,13 @@ class Field:
 
     def walk(self, path: str = "") -> Iterator[tuple[str, Field]]:
         """This field and all below, depth first in stream order, with their paths."""
-        path += self.step(bare=not path)
-        yield path, self
-        for child in self.children or ():
-            yield from child.walk(path)
+        waiting = [(path, self)]
+        while waiting:
+            path, field = waiting.pop()
+            path += field.step(bare=not path)
+            yield path, field
+            if field.children:
+                waiting += [(path, child) for child in reversed(field.children)]
 
     def step(self, *, bare: bool) -> str:
         """What this field adds to a path: `.name`, `[index]` or `{subsection}`."""
@@ -142,6 +145,7 @@ class DeviceState:
     """
 
     __slots__ = (
+        "_opaque",
         "basis",
         "consumed",
         "fields",
@@ -176,6 +180,7 @@ class DeviceState:
         self.basis = basis
         self.fields = fields
         self.notes = notes
+        self._opaque: int | None = None
         self.consumed = sum(field.size for field in fields)
 
     def walk(self) -> Iterator[tuple[str, Field]]:
@@ -185,7 +190,16 @@ class DeviceState:
 
     def opaque_bytes(self) -> int:
         """Bytes that have no name."""
-        return sum(field.size for _, field in self.walk() if field.type == OPAQUE)
+        if self._opaque is None:
+            waiting = list(self.fields)
+            self._opaque = 0
+            while waiting:
+                field = waiting.pop()
+                if field.children:
+                    waiting += field.children
+                elif field.type == OPAQUE:
+                    self._opaque += field.size
+        return self._opaque
 
     def __repr__(self) -> str:
         return f"DeviceState({self.idstr!r}, {self.instance_id}, {self.offset:#x}+{self.size})"

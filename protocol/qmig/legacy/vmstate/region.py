@@ -13,6 +13,10 @@ from qmig.legacy.vmstate.positions import EMPTY, Positions, each, meet, normal
 _HEADER: Final = re.compile(rb"\x05(?=([\x02-\xff])([ -~]{2,255}))")
 
 
+#: places that are tried one by one
+_MANY: Final = 512
+
+
 class Misfit(Exception):
     """No reading fits. `place` is where it fails, relative to the device's first byte."""
 
@@ -40,13 +44,33 @@ class Region:
     of the input.
     """
 
-    __slots__ = ("_headers", "_masks", "_places", "_text", "base", "budget", "data", "notes", "room", "size")
+    __slots__ = (
+        "_headers",
+        "_masks",
+        "_places",
+        "_text",
+        "base",
+        "budget",
+        "config",
+        "data",
+        "known",
+        "memo",
+        "notes",
+        "room",
+        "size",
+    )
 
     def __init__(self, data: memoryview, base: int, *, budget: int) -> None:
         self.data = data
         self.base = base
         self.size = len(data)
         self.notes: list[Note] = []
+        #: fields of the body being read whose place is certain, for those that depend on them
+        self.known: dict[str, int] = {}
+        #: where the last PCI configuration space with a certain place is
+        self.config: int | None = None
+        #: (shape, start, end) -> where bodies with one start end
+        self.memo: dict[tuple[int, int, int], Positions] = {}
         self.room = limits.VMSTATE_FIELDS
         self.budget = budget
         self._text: bytes | None = None
@@ -120,7 +144,7 @@ class Region:
 
     def some(self, positions: Positions) -> list[int]:
         """The positions as a list; gives up where they are too many to go through."""
-        if positions[1].bit_count() > 4096:
+        if positions[1].bit_count() > _MANY:
             raise Misfit("too many places to search", positions[0], NoteKind.BUDGET)
         self.spend(positions)
         return list(each(positions))
@@ -130,7 +154,9 @@ class Region:
     def headers(self, start: int, end: int) -> list[Header]:
         """What looks like a subsection's opening, in order, with its body at or before `end`."""
         if self._headers is None:
-            self._headers = [header for match in _HEADER.finditer(self.text) if (header := self._header(match))]
+            self._headers = [
+                header for match in _HEADER.finditer(self.text) if (header := self._header(match))
+            ]
             self._places = [header.place for header in self._headers]
         first = bisect_left(self._places, start)
         last = bisect_left(self._places, end)

@@ -11,9 +11,20 @@ from collections.abc import Sequence
 from typing import ClassVar, Final
 
 from qmig.legacy.vmstate.model import Field, NoteKind
-from qmig.legacy.vmstate.positions import EMPTY, Positions, clip, has, highest, meet, move, normal, span, union
+from qmig.legacy.vmstate.positions import (
+    EMPTY,
+    Positions,
+    clip,
+    has,
+    highest,
+    meet,
+    move,
+    normal,
+    span,
+    union,
+)
 from qmig.legacy.vmstate.region import Misfit, Region
-from qmig.legacy.vmstate.types import PTR_NULL, PTR_VALID, VMStateType
+from qmig.legacy.vmstate.types import PTR_NULL, PTR_VALID
 
 NULL: Final = bytes([PTR_NULL])
 VALID: Final = bytes([PTR_VALID])
@@ -100,38 +111,37 @@ class Blob(Shape):
         return region.field(self.name, self.type, start, end)
 
 
-class Counted(Shape):
-    """A u32 with a number of bytes, and the bytes (GByteArray)."""
+class Sized(Shape):
+    """Bytes of one of several numbers."""
 
-    __slots__ = ()
+    __slots__ = ("_distances", "sizes", "type")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, type_: str, sizes: Sequence[int]) -> None:
         super().__init__(name, None)
-
-    def _end(self, region: Region, place: int, end: int) -> int | None:
-        reach = place + 4 + int.from_bytes(region.data[place : place + 4], "big")
-        return reach if place + 4 <= end and reach <= end else None
+        self.type = type_
+        self.sizes = sizes
+        low = min(sizes)
+        self._distances = low, sum(1 << (size - low) for size in set(sizes))
 
     def ends(self, region: Region, starts: Positions, end: int) -> Positions:
         found = EMPTY
         for place in region.some(starts):
-            reach = self._end(region, place, end)
-            if reach is not None:
-                found = union(found, (reach, 1))
+            region.spend(self._distances)
+            found = union(found, clip(move(self._distances, place), end))
         return found
 
     def starts(self, region: Region, goal: Positions, starts: Positions, end: int) -> Positions:
         mask = 0
         for place in region.some(starts):
-            reach = self._end(region, place, end)
-            if reach is not None and has(goal, reach):
+            region.spend(self._distances)
+            if meet(move(self._distances, place), goal)[1]:
                 mask |= 1 << (place - starts[0])
         return normal(starts[0], mask)
 
     def explain(self, region: Region, start: int, end: int) -> Field:
-        if self._end(region, start, end) != end:
-            raise Misfit(f"length of {self.name!a} does not fit", start)
-        return region.field(self.name, VMStateType.G_BYTE_ARRAY, start, end)
+        if end - start not in self.sizes:
+            raise Misfit(f"{self.name!a} cannot have {end - start} bytes", start)
+        return region.field(self.name, self.type, start, end)
 
 
 class Optional(Shape):

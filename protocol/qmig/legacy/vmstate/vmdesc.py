@@ -26,7 +26,9 @@ class FieldDescription:
 
     __slots__ = ("array_len", "bodies", "name", "size", "type")
 
-    def __init__(self, name: str, type_: str, size: int, array_len: int | None, bodies: Sequence[Body]) -> None:
+    def __init__(
+        self, name: str, type_: str, size: int, array_len: int | None, bodies: Sequence[Body]
+    ) -> None:
         self.name = name
         self.type = type_
         self.size = size
