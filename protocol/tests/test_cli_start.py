@@ -1,7 +1,9 @@
 """Start-up cost, as what is imported; a clock would say something about the machine."""
 
+import lzma
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -50,6 +52,30 @@ def test_package_alone_imports_one_module_of_ours() -> None:
 
 def test_reading_a_stream_needs_no_heavy_package() -> None:
     assert loaded_after("import qmig.legacy.receiver") & {*HEAVY, "click"} == set()
+
+
+#: What decoding a plain precopy file has no use for: other inputs, other channels, other reports, and
+#: standard modules that cost milliseconds.
+NOT_FOR_A_PLAIN_FILE = {
+    *HEAVY,
+    *("bz2", "dataclasses", "importlib.resources", "ipaddress", "lzma", "pathlib", "random", "shutil"),
+    *("subprocess", "tempfile", "urllib.parse", "zlib"),
+    *(f"qmig.cli.{name}" for name in ("extract", "jsonreport", "progress", "ramfiles", "schemas", "verify")),
+    *(f"qmig.legacy.{name}" for name in ("answers", "block", "containers", "cpr", "dirtybitmap", "htab")),
+    *(f"qmig.legacy.{name}" for name in ("identify", "inflate", "multifd", "oldstyle", "preempt", "qcow2")),
+    *(f"qmig.legacy.{name}" for name in ("ramimage", "returnpath", "s390", "sender", "story_live", "tls")),
+    *(f"qmig.legacy.{name}" for name in ("unpack", "verify", "vfio", "xbzrle")),
+    *(f"qmig.legacy.vmstate.{name}" for name in ("dumpvmstate", "static")),
+}
+
+
+def test_decoding_a_plain_file_imports_what_it_needs(tmp_path: Path) -> None:
+    file = tmp_path / "migration"
+    vector = Path(__file__).parents[2] / "spec/vectors/legacy/10.0-precopy-plain-pc-main.xz"
+    file.write_bytes(lzma.decompress(vector.read_bytes()))
+    loaded = loaded_after(f"from qmig.cli import main; assert main(['decode', {str(file)!r}]) == 0")
+    assert "qmig.legacy.vmstate.schema" in loaded  # devices were decoded
+    assert loaded & NOT_FOR_A_PLAIN_FILE == set()
 
 
 @pytest.mark.parametrize("name", COMMANDS)

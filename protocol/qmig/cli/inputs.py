@@ -14,7 +14,6 @@ import re
 import stat
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 from qmig.cli.exits import CommandError
@@ -97,7 +96,7 @@ def open_input(path: str, *, offset: int = 0, snapshot: str | None = None) -> In
         if offset or snapshot is not None:
             raise CommandError("--offset and --snapshot need a file that can be read at any place, not '-'")
         return _unwrapped("standard input", _pieces(sys.stdin.buffer))
-    with Path(path).open("rb") as file:
+    with open(path, "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             if offset or snapshot is not None:
@@ -276,25 +275,30 @@ def neighbours(path: str) -> Neighbours:
     """Looks beside a file: at a `meta.json` that knows it, else at the file names."""
     if path == "-":
         return Neighbours(None, {})
-    file = Path(path)
-    found = _listed(file) or _beside(file)
-    others = {name: other for name, other in found.others.items() if Path(other).is_file()}
+    folder, file = os.path.split(path)
+    found = _listed(folder, file) or _beside(folder, file)
+    others = {name: other for name, other in found.others.items() if os.path.isfile(other)}
     return Neighbours(found.channel, others)
 
 
-def _listed(file: Path) -> Neighbours | None:
+def _listed(folder: str, file: str) -> Neighbours | None:
     """What the `meta.json` in the same folder says, if it knows this file."""
+    try:
+        with open(os.path.join(folder, "meta.json"), "rb") as meta:
+            text = meta.read()
+    except OSError:
+        return None
     import json
 
     try:
-        names = list(_channels(json.loads((file.parent / "meta.json").read_bytes())["channels"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # none, or one of another program
-    safe = {name: other for name, other in names if Path(other).name == other and _is_channel(name)}
-    own = next((name for name, other in safe.items() if other == file.name), None)
+        names = list(_channels(json.loads(text)["channels"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None  # one of another program
+    safe = {name: other for name, other in names if os.path.basename(other) == other and _is_channel(name)}
+    own = next((name for name, other in safe.items() if other == file), None)
     if own is None:
         return None
-    return Neighbours(own, {name: str(file.parent / other) for name, other in safe.items() if name != own})
+    return Neighbours(own, {name: os.path.join(folder, other) for name, other in safe.items() if name != own})
 
 
 def _channels(channels: list[Any]) -> Iterator[tuple[str, str]]:
@@ -307,17 +311,17 @@ def _channels(channels: list[Any]) -> Iterator[tuple[str, str]]:
             yield back, str(channel["reverse"]["file"])
 
 
-def _beside(file: Path) -> Neighbours:
+def _beside(folder: str, file: str) -> Neighbours:
     """`main.bin.xz` goes with `multifd-0.bin.xz`, `guest.main` with `guest.multifd-0`."""
-    found = _CHANNEL_WORD.fullmatch(file.name)
+    found = _CHANNEL_WORD.fullmatch(file)
     if not found:
         return Neighbours(None, {})
     before, own, after = found.groups()
     others = {}
-    for other in sorted(file.parent.iterdir()):
-        name = other.name[len(before) : len(other.name) - len(after)]
-        if other.name == before + name + after and name != own and _is_channel(name):
-            others[name] = str(other)
+    for other in sorted(os.listdir(folder or ".")):
+        name = other[len(before) : len(other) - len(after)]
+        if other == before + name + after and name != own and _is_channel(name):
+            others[name] = os.path.join(folder, other)
     return Neighbours(own, others)
 
 
