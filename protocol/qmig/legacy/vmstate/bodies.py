@@ -104,7 +104,7 @@ class BodyShape:
 
     def _ends_of(self, region: Region, place: int, end: int) -> Positions:
         """Where it may end if it starts at `place`: searched once."""
-        key = id(self), place, end
+        key = self, place, end
         found = region.memo.get(key)
         if found is None:
             found = region.memo[key] = self._ends(region, (place, 1), end)

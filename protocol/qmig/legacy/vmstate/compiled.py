@@ -6,7 +6,8 @@ stream of the same machine), as one shape over all descriptions of it that there
 
 Looseness, tried in this order:
 0  lengths as described; lists of any length, described subsections present or not;
-1  also subsections that no description shows, device-private fields of any length, and NULL elements in arrays;
+1  also subsections that no description shows, device-private fields of any length, and NULL
+   elements in arrays;
 2  also arrays of any count and buffers of any length.
 """
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from qmig import limits
-from qmig.legacy.vmstate.jsontext import JsonText, Pairs, Wrong, integer, items, string
+from qmig.legacy.vmstate.jsontext import JsonText, Pairs, Wrong, integer, items, pairs, string
 
 RECORD: Final = "dump-vmstate"
 _MAX: Final = (1 << 31) - 1
@@ -107,18 +107,14 @@ def parse_dump_vmstate(data: bytes | memoryview) -> DumpVmstate:
 
 
 def _file(root: object) -> DumpVmstate:
-    if type(root) is not Pairs:
-        raise Wrong("the file is no object")
     machine: str | None = None
     classes: dict[str, StaticVmsd] = {}
-    for place, (key, value) in enumerate(root):
+    for place, (key, value) in enumerate(pairs(root, "the file")):
         try:
-            if type(value) is not Pairs:
-                raise Wrong(f"{key!a} is no object")
             if key == "vmschkmachine":
-                machine = string(value.first("Name"), "Name")
+                machine = string(pairs(value, ascii(key)).first("Name"), "Name")
             else:
-                classes[key] = _described(value, 0)
+                classes[key] = _described(pairs(value, ascii(key)), 0)
         except Wrong as problem:
             raise problem.at(place) from None
     counts = any(
@@ -138,13 +134,12 @@ def _described(holder: Pairs, depth: int) -> StaticVmsd:
 
 
 def _vmsd(value: object, depth: int) -> StaticVmsd:
-    if type(value) is not Pairs:
-        raise Wrong("a Description is no object")
+    description = pairs(value, "a Description")
     if depth > limits.VMSTATE_DEPTH:
         raise Wrong(f"structures nested more than {limits.VMSTATE_DEPTH} deep")
     fields: Sequence[StaticField] = ()
     subsections: Sequence[StaticVmsd] = ()
-    for place, (key, part) in enumerate(value):
+    for place, (key, part) in enumerate(description):
         try:
             if key == "Fields":
                 fields = _unique(_fields(part, depth))
@@ -153,9 +148,9 @@ def _vmsd(value: object, depth: int) -> StaticVmsd:
         except Wrong as problem:
             raise problem.at(place) from None
     return StaticVmsd(
-        string(value.first("name"), "name of a VMSD"),
-        integer(value.first("version_id"), -_MAX, _MAX, "version_id"),
-        integer(value.first("minimum_version_id"), -_MAX, _MAX, "minimum_version_id"),
+        string(description.first("name"), "name of a VMSD"),
+        integer(description.first("version_id"), -_MAX, _MAX, "version_id"),
+        integer(description.first("minimum_version_id"), -_MAX, _MAX, "minimum_version_id"),
         fields,
         subsections,
     )

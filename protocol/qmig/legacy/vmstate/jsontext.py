@@ -143,6 +143,19 @@ def string(value: Any, what: str, longest: int = 4096) -> str:
     return value
 
 
+def require(condition: bool, message: str) -> None:
+    """Raises `Wrong` unless the condition holds."""
+    if not condition:
+        raise Wrong(message)
+
+
+def pairs(value: Any, what: str) -> Pairs:
+    """`value`, which must be an object."""
+    if type(value) is not Pairs:
+        raise Wrong(f"{what} is no object")
+    return value
+
+
 def items(value: Any, what: str) -> Iterable[tuple[int, Pairs]]:
     """The objects of an array, numbered."""
     if type(value) is not list:

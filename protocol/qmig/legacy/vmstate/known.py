@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 from qmig.legacy.vmstate.vmdesc import VmDescription, parse_vmdesc

@@ -69,8 +69,8 @@ class Region:
         self.known: dict[str, int] = {}
         #: where the last PCI configuration space with a certain place is
         self.config: int | None = None
-        #: (shape, start, end) -> where bodies with one start end
-        self.memo: dict[tuple[int, int, int], Positions] = {}
+        #: (shape, start, end) -> where bodies with one start end; the shape itself, since an id comes again
+        self.memo: dict[tuple[object, int, int], Positions] = {}
         self.room = limits.VMSTATE_FIELDS
         self.budget = budget
         self._text: bytes | None = None

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from qmig import limits
-from qmig.legacy.vmstate.jsontext import JsonText, Pairs, Wrong, integer, items, string
+from qmig.legacy.vmstate.jsontext import JsonText, Pairs, Wrong, integer, items, require, string
 
 RECORD: Final = "vmdesc"
 _MAX_SIZE: Final = 1 << 40
@@ -167,8 +167,7 @@ def _bodies(pairs: Pairs, depth: int) -> list[Body]:
             elif key == "version":
                 version = integer(value, -(1 << 31), _U32, "version")
             elif key == "fields":
-                if fields is not None:
-                    raise Wrong("fields without a vmsd_name before")
+                require(fields is None, "fields without a vmsd_name before")
                 fields = _fields(value, depth)
             elif key == "subsections":
                 subsections = _subsections(value, depth)
@@ -186,8 +185,8 @@ def _subsections(value: object, depth: int) -> list[Body]:
     for index, item in items(value, "subsections"):
         try:
             bodies = _bodies(item, depth + 1)
-            if len(bodies) != 1 or not 0 < len(bodies[0].vmsd_name.encode()) < 256:
-                raise Wrong("a subsection is not one description with a name of 1 to 255 bytes")
+            one = len(bodies) == 1 and 0 < len(bodies[0].vmsd_name.encode()) < 256
+            require(one, "a subsection is not one description with a name of 1 to 255 bytes")
         except Wrong as problem:
             raise problem.at(index) from None
         found.append(bodies[0])
