@@ -8,7 +8,7 @@ Rule 2: names come from the wire: nothing of them reaches the terminal but print
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 from qmig._wire import Record
@@ -283,8 +283,7 @@ class TextReport:
         basis = device.basis or "nothing"
         ended = f", its end by {body.boundary}" if body.boundary != basis else ""
         self._detail(f"{body.size} bytes, fields by {basis}{ended}")
-        for line in device_lines(device, verbose=self._verbose):
-            self._detail(line)
+        self._lines(" " * (self._width + 14) + line for line in device_lines(device, verbose=self._verbose))
 
     # -- output ----------------------------------------------------------------------
 
@@ -325,7 +324,12 @@ class TextReport:
         self._line(" " * (self._width + 14) + text)
 
     def _line(self, text: str) -> None:
-        self._out.write((text if text.isascii() and text.isprintable() else one_line(text)) + "\n")
+        self._lines((text,))
+
+    def _lines(self, texts: Iterable[str]) -> None:
+        """Many lines in one call: a device has hundreds, and stdout may be unbuffered."""
+        shown = [text if text.isascii() and text.isprintable() else one_line(text) for text in texts]
+        self._out.write("".join([text + "\n" for text in shown]))
 
 
 def _ending(line: Line) -> str:

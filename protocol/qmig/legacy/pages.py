@@ -91,15 +91,12 @@ class _Patterns(NamedTuple):
 
     match: _Match  # up to BATCH records
     words: _Find  # the words of records that `match` found
-    pairs: _Match  # PAIRS times a run of PAGE and a run of ZERO records
     groups: tuple[tuple[_Match, int], ...]  # 64 KiB of consecutive pages, and how many times
 
 
 @functools.lru_cache(maxsize=16)
 def _patterns(page_size: int) -> _Patterns:
     head = b".{6}" + _aligned(page_size)
-    page = head + b"\\x28.{%d}" % page_size
-    zero = head + b"\\x22."
 
     def compiled(text: bytes) -> re.Pattern[bytes]:
         return re.compile(text, re.DOTALL)
@@ -110,18 +107,27 @@ def _patterns(page_size: int) -> _Patterns:
     return _Patterns(
         match=compiled(b"(?:%s(?:\\x28.{%d}|\\x22.)){0,%d}+" % (head, page_size, BATCH)).match,
         words=compiled(b"(.{7}[\\x22\\x28])(?:(?<=\\x28).{%d}|.)" % page_size).findall,
-        pairs=compiled(b"((?:%s)*+)((?:%s)*+)" % (page, zero) * PAIRS).match,
         groups=tuple(groups),
     )
 
 
+@functools.lru_cache(maxsize=16)
+def _pairs(page_size: int) -> _Match:
+    """PAIRS times a run of PAGE and a run of ZERO records that do not name their block."""
+    head = b".{6}" + _aligned(page_size)
+    runs = b"((?:%s\\x28.{%d})*+)((?:%s\\x22.)*+)" % (head, page_size, head)
+    return re.compile(runs * PAIRS, re.DOTALL).match
+
+
 def _group(page_size: int, count: int) -> bytes:
-    """`count` times all pages of one 64 KiB range in order; captures each range's upper 6 bytes."""
+    """`count` times all pages of one 64 KiB range in order; captures each range's upper 6 bytes.
+
+    Atomic and possessive, because there is nothing to go back to: a fifth faster."""
     text = b""
     for number in range(1, count + 1):
         for low in range(0, _SPAN, page_size):
             prefix = b"\\%d" % number if low else b"(.{6})"
-            text += prefix + b"\\x%02x(?:\\x28.{%d}|\\x22.)" % (low >> 8, page_size)
+            text += prefix + b"\\x%02x(?>\\x28.{%d}+|\\x22.)" % (low >> 8, page_size)
     return text
 
 
@@ -353,7 +359,7 @@ def _pair_runs(
 ) -> Generator[Run, None, tuple[int, int]]:
     """Runs of records without names, for pages known to be consecutive from `address` on; returns where
     they end, in the view and in the block."""
-    match = _patterns(page_size).pairs
+    match = _pairs(page_size)
     kinds = ((RunKind.PAGE, 8 + page_size), (RunKind.ZERO, 9)) * PAIRS
     groups = [(number, kind, stride) for number, (kind, stride) in enumerate(kinds, 1)]
     end = len(view)
