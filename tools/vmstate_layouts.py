@@ -260,11 +260,12 @@ def main() -> None:
             survey.add(data[start:], build_of(path))
     encodings = survey.encodings()
     (args.out / "encodings.json").write_text(json.dumps(encodings, indent=0, sort_keys=True) + "\n")
-    layouts = {"page_size": 4096, "devices": survey.layouts()}
+    devices = survey.layouts()
+    layouts = {"page_size": 4096, "devices": devices}
     (args.out / "layouts.json").write_text(json.dumps(layouts, separators=(",", ":")) + "\n")
     print(
         f"{len(args.streams)} streams ({without} without a description), {len(survey.seen)} VMSDs, "
-        f"{sum(map(len, encodings.values()))} encodings, {len(layouts['devices'])} layouts"
+        f"{sum(map(len, encodings.values()))} encodings, {len(devices)} layouts"
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 
@@ -77,7 +77,7 @@ def case(
     def declare(function: F) -> F:
         title = (function.__doc__ or "").partition("\n")[0]
         declared = Case(id=id, requirement=requirement, level=level, roles=roles, since=since, title=title)
-        return pytest.mark.case(declared)(function)
+        return cast(F, pytest.mark.case(declared)(function))
 
     return declare
 

@@ -47,11 +47,8 @@ def exit_for(problem: BaseException) -> tuple[Exit, str]:
     match problem:
         case CommandError():
             return problem.code, str(problem)
-        case click.UsageError():
-            path = problem.ctx.command_path if problem.ctx else "qmig"
-            return Exit.USAGE, f"{problem.format_message().rstrip('.')}; see '{path} --help'"
         case click.ClickException():
-            return Exit.USAGE, problem.format_message()
+            return Exit.USAGE, _click_line(problem)
         case KeyboardInterrupt() | click.Abort():
             return Exit.CANCELLED, "cancelled"
         case BrokenPipeError():
@@ -79,6 +76,13 @@ def exit_for(problem: BaseException) -> tuple[Exit, str]:
 def one_line(text: str) -> str:
     """`text` fit for a terminal: names come from the wire, and may hold line ends and escape sequences."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _click_line(problem: click.ClickException) -> str:
+    if not isinstance(problem, click.UsageError):
+        return problem.format_message()
+    path = problem.ctx.command_path if problem.ctx else "qmig"
+    return f"{problem.format_message().rstrip('.')}; see '{path} --help'"
 
 
 def _os_error_line(problem: OSError) -> str:
