@@ -79,7 +79,8 @@ class DeviceSchema:
             states = [self._decoded(shape, section, data, base_offset) for shape in group]
             whole = [state for state in states if not state.opaque_bytes()]
             if whole:
-                return _agreed(whole)
+                closest = min(state.loosened for state in whole)
+                return _agreed([state for state in whole if state.loosened == closest])
             best = min([best, *states] if best else states, key=DeviceState.opaque_bytes)
         return best or unknown_device(section, data, base_offset)
 
@@ -91,7 +92,7 @@ class DeviceSchema:
             idstr=section.idstr,
             instance_id=section.instance_id,
             version_id=section.version_id,
-            basis=self.origin,
+            basis=shape.basis or self.origin,
         )
 
 
@@ -101,7 +102,7 @@ def _agreed(states: Sequence[DeviceState]) -> DeviceState:
     different = 1 + sum(_outline(state) != _outline(first) for state in states[1:])
     if different > 1:
         message = f"{different} declarations of that name fit; the fields are those of one"
-        note = Note(NoteKind.AMBIGUOUS, message, first.offset, first.size, "LEG-VMS-082")
+        note = Note(NoteKind.AMBIGUOUS, message, first.offset, first.size, "LEG-VMS-085")
         first.notes = [note, *first.notes]
     return first
 
@@ -159,6 +160,8 @@ class StreamSchema(DeviceSchema):
         self.description = description
         self._devices: dict[tuple[str, int], list[Body]] = {}
         self._named: dict[str, list[Body]] = {}
+        # a body's end is asked for, then its fields: its shape is made once
+        self._latest: tuple[list[Body], list[BodyShape]] = ([], [])
         for device in description.devices:
             self._devices.setdefault((device.name, device.instance_id), []).append(device.body)
             if device.body.vmsd_name:
@@ -168,7 +171,9 @@ class StreamSchema(DeviceSchema):
         exact = self._devices.get((section.idstr, section.instance_id), [])
         if self.own:
             if exact:
-                yield [tight(body) for body in exact]
+                if self._latest[0] is not exact:
+                    self._latest = exact, [tight(body) for body in exact]
+                yield self._latest[1]
             return
         for body in exact:
             shape = tight(body)
@@ -237,7 +242,7 @@ class DumpSchema(DeviceSchema):
             usual = super()._decoded(again, section, data, base_offset)
             if vmsd.name == shape.vmsd_name and not usual.opaque_bytes():
                 message = "more than one reading fits; conditional fields are as real builds send them"
-                note = Note(NoteKind.INFERRED, message, base_offset, len(data), "LEG-VMS-083")
+                note = Note(NoteKind.INFERRED, message, base_offset, len(data), "LEG-VMS-086")
                 usual.notes = [*usual.notes, note]
                 return usual
         return state
@@ -272,7 +277,10 @@ class BuiltinSchema(StreamSchema):
         for name in names_of(section.idstr):
             alike = [body for body in self._named.get(name, []) if body.version == section.version_id]
             if alike:
-                yield variants(alike)
+                shapes = variants(alike)
+                for shape in shapes:
+                    shape.basis = self.origin
+                yield shapes
 
 
 def schema_from_vmdesc(text: bytes) -> StreamSchema | None:
