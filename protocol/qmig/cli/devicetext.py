@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from qmig.legacy.sections import SectionFull
     from qmig.legacy.state import StreamState
     from qmig.legacy.vmstate.model import DeviceState, Field
+    from qmig.legacy.vmstate.schema import DeviceSchema
 
 #: elements and bytes of a value shown without -v
 ELEMENTS: Final = 16
@@ -18,10 +20,17 @@ BYTES: Final = 32
 
 def decoded(state: StreamState, section: SectionFull, body: Body) -> DeviceState:
     """The fields of a FULL section's body; where nothing describes them, one opaque field."""
-    from qmig.legacy.vmstate.schema import BuiltinSchema, DeviceSchema
+    from qmig.legacy.vmstate.schema import DeviceSchema
 
-    schema = state.schema if isinstance(state.schema, DeviceSchema) else BuiltinSchema()
+    schema = state.schema if isinstance(state.schema, DeviceSchema) else _builtin()
     return schema.decode(section, memoryview(body.data), body.offset)
+
+
+@functools.cache
+def _builtin() -> DeviceSchema:
+    from qmig.legacy.vmstate.schema import BuiltinSchema
+
+    return BuiltinSchema()
 
 
 def device_lines(device: DeviceState, *, verbose: bool) -> Iterator[str]:
