@@ -23,6 +23,7 @@ from qmig.cli.exits import CommandError
 from qmig.cli.extract import LONGEST, OPEN_FILES, Pool, file_name
 from qmig.cli.inputs import neighbours, open_input, recognise
 from qmig.legacy import ram
+from qmig.legacy.mappedram import MappedRamBitmap
 from qmig.legacy.returnpath import RpReqPages
 from qmig.legacy.sections import SectionEnd
 from qmig.spec.vectors import Vector
@@ -479,3 +480,16 @@ def _facts(vector: Vector) -> dict[str, Any]:
     with lzma.open(spec_root() / "vectors" / "legacy" / f"{stem}-facts.xz") as file:
         facts: dict[str, Any] = json.load(file)
     return facts
+
+
+def test_a_block_that_is_zero_by_its_bitmap_is_extracted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seen with mapped-ram of 10.0 and 11.1: a video memory of which no page is in the file."""
+    story = migrations.mapped_ram()
+    story.change(story.at(MappedRamBitmap, block="m0"), data=bytes(8))
+    found = document(capsys, write(tmp_path, story), "--extract-ram", tmp_path / "ram")
+    row = next(row for row in found["extracted"] if row["block"] == "m0")
+    size = migrations.BLOCKS["m0"] * migrations.PAGE
+    assert (row["length"], row["never_sent"]) == (size, 0)
+    assert Path(row["file"]).read_bytes() == bytes(size)

@@ -11,6 +11,7 @@ import pytest
 
 from qmig.cli import main
 from qmig.legacy import multifd as mfd
+from qmig.legacy import ram
 from qmig.legacy import sections as sec
 from qmig.testing import migrations as m
 from qmig.testing import spec_root
@@ -154,3 +155,17 @@ def test_the_list_of_rules(capsys: pytest.CaptureFixture[str]) -> None:
     found = document(capsys)
     assert found["schema"] == "qmig/verify-rules/1"
     assert {row["by"] for row in found["rules"]} == {"reader", "checker", "nobody"}
+
+
+def test_what_is_beyond_the_reader_is_not_called_good(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A limit of ours is no error of the stream, but what lies behind it was not looked at."""
+    story = m.precopy()
+    story.change(story.at(ram.RamMemSize), word=1 << 62 | ram.RamFlag.MEM_SIZE)
+    huge = story.change(story.at(ram.RamBlockEntry), used_length=1 << 62)
+    assert main(["verify", str(save(tmp_path, huge))]) == 2
+    out, err = capsys.readouterr()
+    assert "0 errors, 1 warnings" in out
+    assert "not all of it could be read" in err
+    assert err.count("\n") == 1

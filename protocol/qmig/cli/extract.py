@@ -143,7 +143,8 @@ class Extractor:
         found = []
         for idstr, image in self._image.blocks.items():
             path = self.folder / file_name(idstr)
-            sent = image.counts.total > 0
+            # A bitmap speaks of every page: a block of which no page is in the file is zero, not unknown.
+            sent = image.counts.total > 0 or image.never_sent == 0
             if sent:
                 os.ftruncate(self._pool.descriptor(path), image.length)
             found.append(

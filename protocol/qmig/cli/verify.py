@@ -12,6 +12,7 @@ from qmig.cli.exits import CommandError, Exit
 
 if TYPE_CHECKING:
     from qmig.cli.inputs import Input
+    from qmig.errors import RemoteProtocolError
     from qmig.legacy.verify import Facts, Known, Outcome, Report, Rule
 
 SCHEMA: Final = "qmig/verify/1"
@@ -63,7 +64,8 @@ def verify(
 
     Every finding names the statement that is violated, the channel and the offset. A stream does not say
     which QEMU sent it and with which settings; rules that depend on what is not known are not checked, and
-    counted as such. Exit code 1: at least one error; warnings and notes do not count.
+    counted as such. Exit code 1: at least one error; warnings and notes do not count. Exit code 2: no error
+    was found, but part of the input is beyond what can be read.
     """
     if list_rules:
         _print_rules(as_json)
@@ -74,27 +76,33 @@ def verify(
 
     known = _known(file, meta, qemu_version, capabilities, no_globals)
     inputs = gather(file, channels, offset=offset, snapshot=snapshot, alone=alone)
-    report, facts = _check(inputs, known)
+    report, facts, beyond = _check(inputs, known)
     if as_json:
         click.echo(json.dumps(_document(inputs, report, facts), indent=1))
     else:
         _print(report, verbose)
+    if report.good and beyond is not None:
+        raise CommandError(f"{file}: no error found, but not all of it could be read: {beyond}")
     return Exit.GOOD if report.good else Exit.BAD
 
 
-def _check(inputs: list[Input], known: Known) -> tuple[Report, Facts]:
+def _check(inputs: list[Input], known: Known) -> tuple[Report, Facts, RemoteProtocolError | None]:
+    """The report, what the input tells of its source, and what is beyond our reader (None: nothing)."""
     from qmig.cli.feeding import tell
-    from qmig.errors import RemoteProtocolError
+    from qmig.errors import LimitExceeded, RemoteProtocolError, UnsupportedFeature
     from qmig.legacy.session import MigrationSession
     from qmig.legacy.verify import Verifier
 
     verifier = Verifier(known)
+    beyond: RemoteProtocolError | None = None
     for item in tell(MigrationSession(), inputs):
         if isinstance(item, RemoteProtocolError):
             verifier.failed(item.channel or "main", item)
+            if isinstance(item, (LimitExceeded, UnsupportedFeature)):
+                beyond = beyond or item
         else:
             verifier.check(item.channel, item.event)
-    return verifier.finish(), verifier.facts
+    return verifier.finish(), verifier.facts, beyond
 
 
 def _known(
