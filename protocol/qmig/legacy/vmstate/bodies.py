@@ -29,6 +29,7 @@ class BodyShape:
     """
 
     __slots__ = (
+        "basis",
         "exact",
         "fields",
         "fixed",
@@ -55,6 +56,8 @@ class BodyShape:
         self.version = version
         self.fields = fields
         self.subsections = subsections
+        #: what `DeviceState.basis` says of it, where that is not its schema's origin
+        self.basis = ""
         self.exact = exact
         self.open = open
         self.looser = looser
@@ -199,6 +202,7 @@ class BodyShape:
                 if shape.looser is None or problem.kind is NoteKind.BUDGET:
                     return shape.beginning(region, start, end, problem)
                 shape = shape.looser()
+                region.loosened += 1
 
     def beginning(self, region: Region, start: int, end: int, problem: Misfit) -> list[Field]:
         """The fields in front whose places are certain, the rest opaque because of `problem`."""

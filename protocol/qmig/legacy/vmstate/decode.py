@@ -70,4 +70,5 @@ def decode_body(
         basis=basis,
         fields=fields,
         notes=notes,
+        loosened=region.loosened,
     )

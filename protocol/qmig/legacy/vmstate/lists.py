@@ -98,9 +98,9 @@ class Queue(Listed):
 
     def _heads(self, region: Region, starts: Positions, end: int) -> Positions:
         """Every place where a marker is read."""
-        if self.body is None:
-            return starts
         seen = new = clip(starts, end - 1)
+        if self.body is None:
+            return seen
         while new[1]:
             after = move(region.runs(new, 1, _ELEMENT), 1)
             new = without(clip(self.body.ends(region, after, end), end - 1), seen) if after[1] else EMPTY
@@ -118,6 +118,7 @@ class Queue(Listed):
 
     def _starts(self, region: Region, goal: Positions, starts: Positions, end: int) -> Positions:
         if self.body is None:
+            starts = clip(starts, end - 1)
             empty = meet(region.runs(starts, 1, _LIST_END), move(goal, -1))
             return union(empty, clip(region.runs(starts, 1, _ELEMENT), highest(goal) - 2))
         return meet(starts, self._good(region, goal, starts, end))

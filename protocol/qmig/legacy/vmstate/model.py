@@ -141,7 +141,8 @@ class DeviceState:
     `basis` says what it was decoded by: "vmdesc" (the stream's own), "schema" (a
     description from another stream), "dump-vmstate", "built-in", or "" if by nothing.
     `consumed` counts the bytes that fields cover, opaque ones too; `notes` has every
-    statement on what is not as the schema says, in stream order.
+    statement on what is not as the schema says, in stream order. `loosened` counts how often
+    the schema had to be taken less literally to fit.
     """
 
     __slots__ = (
@@ -151,6 +152,7 @@ class DeviceState:
         "fields",
         "idstr",
         "instance_id",
+        "loosened",
         "notes",
         "offset",
         "size",
@@ -170,6 +172,7 @@ class DeviceState:
         basis: str,
         fields: Sequence[Field],
         notes: Sequence[Note],
+        loosened: int = 0,
     ) -> None:
         self.idstr = idstr
         self.instance_id = instance_id
@@ -180,6 +183,7 @@ class DeviceState:
         self.basis = basis
         self.fields = fields
         self.notes = notes
+        self.loosened = loosened
         self._opaque: int | None = None
         self.consumed = sum(field.size for field in fields)
 

@@ -54,6 +54,7 @@ class Region:
         "config",
         "data",
         "known",
+        "loosened",
         "memo",
         "notes",
         "room",
@@ -71,6 +72,8 @@ class Region:
         self.config: int | None = None
         #: (shape, start, end) -> where bodies with one start end; the shape itself, since an id comes again
         self.memo: dict[tuple[object, int, int], Positions] = {}
+        #: how often a body did not fit and a looser shape was taken
+        self.loosened = 0
         self.room = limits.VMSTATE_FIELDS
         self.budget = budget
         self._text: bytes | None = None
