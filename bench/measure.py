@@ -7,8 +7,10 @@ import os
 import platform
 import resource
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +27,20 @@ Action = Callable[[], Time]
 
 class Failed(Exception):
     """A measured program did not do what it should; the text names it and its last words."""
+
+
+@contextmanager
+def installed_python() -> Iterator[None]:
+    """Lets Python programs run as an installed package does: from byte code, with buffered output."""
+    names = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONPYCACHEPREFIX")
+    old = {name: os.environ.pop(name, None) for name in names}
+    with tempfile.TemporaryDirectory(prefix="qmig-bench-") as folder:
+        os.environ["PYTHONPYCACHEPREFIX"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["PYTHONPYCACHEPREFIX"]
+            os.environ.update({name: value for name, value in old.items() if value is not None})
 
 
 def program(command: Sequence[str | Path]) -> Time:

@@ -272,7 +272,7 @@ def main() -> int:
     print(machine, file=sys.stderr)
     rows: list[Row] = []
     try:
-        with prepared(args.dir, args.mib) as (folder, files):
+        with measure.installed_python(), prepared(args.dir, args.mib) as (folder, files):
             setup = Setup(folder, files, args.analyze and args.analyze.absolute(), args.runs, args.mib)
             for name in args.only or SCENARIOS:
                 print(f"{name} …", file=sys.stderr)
