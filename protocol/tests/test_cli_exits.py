@@ -137,6 +137,21 @@ def test_output_into_a_closed_pipe() -> None:
     assert process.returncode == Exit.CANCELLED
 
 
+@pytest.mark.parametrize(
+    ("closed", "arguments", "code", "line"),
+    [
+        ("1", ["spec", "show", "LEG"], Exit.ENVIRONMENT, "standard output: Bad file descriptor"),
+        ("0", ["decode", "-"], Exit.USAGE, "standard input is closed"),
+    ],
+)
+def test_closed_standard_streams(closed: str, arguments: list[str], code: Exit, line: str) -> None:
+    shell = ["sh", "-c", f'exec "$@" {closed}>&-', "sh", sys.executable, "-m", "qmig", *arguments]
+    process = subprocess.run(shell, capture_output=True, text=True, check=False)
+    assert process.returncode == code
+    assert line in process.stderr
+    assert process.stderr.count("\n") == 1
+
+
 MODULE = "import os, signal, sys\n"
 
 

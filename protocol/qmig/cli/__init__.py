@@ -8,6 +8,8 @@ everything else; see `qmig.cli.exits`.
 
 from __future__ import annotations
 
+import atexit
+import errno
 import gc
 import os
 import sys
@@ -80,9 +82,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Names from the wire are decoded with surrogate escapes; printing one must not fail.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    # Young objects are nearly all alive here; at the usual 700 the collector takes a tenth of a `decode`.
+    # Young objects are nearly all alive here; at the usual 700 the collector takes a tenth of a `decode`;
     gc.set_threshold(50_000, 10, 10)
+    # and there is nothing to find for the collections with which the interpreter ends.
+    atexit.unregister(gc.freeze)
+    atexit.register(gc.freeze)
     try:
+        _need_output()
         # Not `qmig.main()`: it turns Ctrl-C and a closed pipe into exit codes of its own.
         with qmig.make_context("qmig", list(sys.argv[1:] if arguments is None else arguments)) as context:
             code = qmig.invoke(context)
@@ -90,6 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as problem:  # noqa: BLE001 - the last frame: every end of a command is a code and a line
         return _ended_by(problem)
     return int(code or 0)
+
+
+def _need_output() -> None:
+    """``>&-``: the interpreter has no stream where the descriptor is closed."""
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF), "standard output")
 
 
 def _ended_by(problem: BaseException) -> int:

@@ -95,6 +95,8 @@ def open_input(path: str, *, offset: int = 0, snapshot: str | None = None) -> In
     if path == "-":
         if offset or snapshot is not None:
             raise CommandError("--offset and --snapshot need a file that can be read at any place, not '-'")
+        if sys.stdin is None:
+            raise CommandError("standard input is closed; give a file")
         return _unwrapped("standard input", _pieces(sys.stdin.buffer))
     with open(path, "rb") as file:
         status = os.fstat(file.fileno())
