@@ -169,3 +169,18 @@ def test_what_is_beyond_the_reader_is_not_called_good(
     assert "0 errors, 1 warnings" in out
     assert "not all of it could be read" in err
     assert err.count("\n") == 1
+
+
+def test_devices_described_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Machine types up to 2.2 send neither footers nor a description: --schema tells where a device ends."""
+    story = m.precopy()
+    whole = save(tmp_path, story)
+    bare = Story(
+        [x for x in story if not isinstance(x[1], (sec.SectionFooter, sec.VmDescription))], story.known
+    )
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    path = save(folder, bare)
+    assert main(["verify", str(path)]) == 2
+    assert "LEG-SEC-014" in capsys.readouterr().err
+    assert main(["verify", "--schema", str(whole), str(path)]) == 0

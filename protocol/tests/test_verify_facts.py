@@ -608,3 +608,29 @@ def test_a_page_size_that_is_found_late() -> None:
     assert check(story).findings == ()
     story.drop(places[0])
     assert [f.requirement for f in check(story).findings] == ["LEG-RAM-052"]
+
+
+@pytest.mark.parametrize(
+    ("words", "machine"),
+    [
+        (["qemu", "-M", "pc-i440fx-2.0", "-m", "1G"], "pc-i440fx-2.0"),
+        (["-machine", "memory-backend=mb", "-machine", "type=q35,usb=on"], "q35"),
+        (["-M", ""], None), (["-M"], None), ([], None),
+    ],
+)  # fmt: skip
+def test_machine_type_of_a_command_line(words: list[str], machine: str | None) -> None:
+    assert Known.from_meta({"source": {"argv": words}}).machine == machine
+    assert Known.from_meta({"source": {"argv": words}, "machine": "virt-9.0"}).machine == "virt-9.0"
+
+
+@pytest.mark.parametrize("machine", [None, "pc-i440fx-2.0"])
+def test_no_description_is_missed_where_the_machine_may_suppress_it(machine: str | None) -> None:
+    """A machine type up to 2.2, seen with 7.2: no configuration names it, and no description follows."""
+    story = [
+        x for x in m.precopy()
+        if not isinstance(x[1], (hdr.Configuration, sec.VmDescription, hdr.ConfigurationCapabilities))
+    ]  # fmt: skip
+    verifier = Verifier(Known(machine=machine, properties={}, suppress_vmdesc=False))
+    for channel, event in story:
+        verifier.check(channel, event)
+    assert "LEG-SEC-034" not in {finding.requirement for finding in verifier.finish().findings}

@@ -43,6 +43,10 @@ RULES_SCHEMA: Final = "qmig/verify-rules/1"
     "--no-globals", is_flag=True,
     help="No `-global migration.*` and no suppress-vmdesc was given to the source.",
 )  # fmt: skip
+@click.option(
+    "--schema", metavar="FILE", type=click.Path(exists=True, dir_okay=False),
+    help="Describes the devices where FILE does not: a stream with a vmdescription, or -dump-vmstate output.",
+)  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True, help="Say of every rule what came of it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document (spec/schema/verify.json).")
 @click.option("--rules", "list_rules", is_flag=True, help="List every rule and who checks it; no FILE.")
@@ -56,6 +60,7 @@ def verify(
     qemu_version: str | None,
     capabilities: str | None,
     no_globals: bool,
+    schema: str | None,
     verbose: bool,
     as_json: bool,
     list_rules: bool,
@@ -76,7 +81,7 @@ def verify(
 
     known = _known(file, meta, qemu_version, capabilities, no_globals)
     inputs = gather(file, channels, offset=offset, snapshot=snapshot, alone=alone)
-    report, facts, beyond = _check(inputs, known)
+    report, facts, beyond = _check(inputs, known, schema)
     if as_json:
         click.echo(json.dumps(_document(inputs, report, facts), indent=1))
     else:
@@ -86,16 +91,23 @@ def verify(
     return Exit.GOOD if report.good else Exit.BAD
 
 
-def _check(inputs: list[Input], known: Known) -> tuple[Report, Facts, RemoteProtocolError | None]:
+def _check(
+    inputs: list[Input], known: Known, schema: str | None
+) -> tuple[Report, Facts, RemoteProtocolError | None]:
     """The report, what the input tells of its source, and what is beyond our reader (None: nothing)."""
     from qmig.cli.feeding import tell
     from qmig.errors import LimitExceeded, RemoteProtocolError, UnsupportedFeature
     from qmig.legacy.session import MigrationSession
     from qmig.legacy.verify import Verifier
 
+    described = None
+    if schema is not None:
+        from qmig.cli.schemas import load_schema
+
+        described = load_schema(schema)
     verifier = Verifier(known)
     beyond: RemoteProtocolError | None = None
-    for item in tell(MigrationSession(), inputs):
+    for item in tell(MigrationSession(schema=described), inputs):
         if isinstance(item, RemoteProtocolError):
             verifier.failed(item.channel or "main", item)
             if isinstance(item, (LimitExceeded, UnsupportedFeature)):

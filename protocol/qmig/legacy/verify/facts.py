@@ -52,7 +52,7 @@ class Known:
         parameters = meta.get("parameters_seen")
         machine = meta.get("machine")
         return cls(
-            machine=machine if isinstance(machine, str) else None,
+            machine=machine if isinstance(machine, str) else _machine(words or []),
             version=version_of(str(source.get("version", ""))),
             capabilities=frozenset(name for name, on in capabilities.items() if on)
             if isinstance(capabilities, Mapping)
@@ -61,6 +61,15 @@ class Known:
             properties=_migration_properties(words) if words is not None else None,
             suppress_vmdesc=_suppressed(words) if words is not None else None,
         )
+
+
+def _machine(words: list[str]) -> str | None:
+    """The machine type of a command line, which may be an alias (`pc`)."""
+    for option, value in itertools.pairwise(words):
+        first = value.partition(",")[0].removeprefix("type=")
+        if option in {"-M", "-machine", "--machine"} and first and "=" not in first:
+            return first
+    return None
 
 
 def version_of(text: str) -> Version | None:

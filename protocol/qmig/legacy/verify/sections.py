@@ -31,8 +31,8 @@ GLOBAL_STATE: Final = 104
 
 
 def _described(facts: Facts) -> bool | None:
-    if facts.known.suppress_vmdesc is None:
-        return None
+    if facts.known.suppress_vmdesc is None or (facts.machine is None and not facts.known.suppress_vmdesc):
+        return None  # machine types up to 2.3 do not name themselves in the stream either
     version = facts.machine_version
     return not facts.known.suppress_vmdesc and (version is None or version > (2, 2))
 
