@@ -217,8 +217,7 @@ class BodyShape:
                 field = shape.explain(region, place, place + shape.fixed)
             except Misfit:
                 break
-            if field is not None:
-                found.append(field)
+            self._add(found, field)
             place += shape.fixed
         message = f"{problem.message}; not decoded from {name!a} on"
         note = region.note(problem.kind, message, place, end, "LEG-VMS-072")
@@ -245,8 +244,7 @@ class BodyShape:
                 raise Misfit(f"{shape.name!a} goes over the end", place, NoteKind.SHORT)
             region.known[shape.name] = place
             field = shape.explain(region, place, place + shape.fixed)
-            if field is not None:
-                found.append(field)
+            self._add(found, field)
             place += shape.fixed
         if self.exact or not (self.open or self.subsections):
             for sub in self.subsections:
@@ -292,6 +290,10 @@ class BodyShape:
             del region.notes[marked:]
             note = region.note(problem.kind, problem.message, start, end, "LEG-VMS-072")
             field = region.opaque(shapes[0].name, start, end, note)
+        self._add(found, field)
+
+    @staticmethod
+    def _add(found: list[Field], field: Field | None) -> None:
         if field is not None:
             found.append(field)
 

@@ -47,7 +47,7 @@ class Shape:
         raise NotImplementedError
 
     def starts(self, region: Region, goal: Positions, starts: Positions, end: int) -> Positions:
-        """Those of `starts` from which one of `goal` is reached."""
+        """Those of `starts` from which one of `goal` (none behind `end`) is reached."""
         raise NotImplementedError
 
     def explain(self, region: Region, start: int, end: int) -> Field | None:

@@ -126,14 +126,14 @@ def _lengthened(shape: Shape, known: Encoding, widths: Mapping[str, int]) -> Sha
 def _nested(field: StaticField, vmsd: StaticVmsd, known: Encoding | None, style: Style) -> Shape:
     body = static_body(vmsd, None, style)
     name = field.name
+    if known is not None and known.type == VMStateType.PTR_MARKER:
+        return Array(Struct(name, body), None, marked=True)
     if known is not None and (known.type in SCALARS or known.open):
         return _encoded(field, known, style)
     if known is not None and known.type in LISTS:
         return Queue(name, known.type, body)
     if known is not None and known.type == VMStateType.GTREE:
-        return Either([Tree(name, None, body), Blob(name, VMStateType.GTREE)])
-    if known is not None and known.type == VMStateType.PTR_MARKER:
-        return Array(Struct(name, body), None, marked=True)
+        return Tree(name, None, body) if style.looseness < LOOSEST else Blob(name, known.type)
     type_ = known.type if known is not None else VMStateType.STRUCT
     element = Struct(name, body, type_)
     if known is not None and known.array and field.num is None:
@@ -166,7 +166,8 @@ def _guessed(field: StaticField, style: Style) -> Shape:
     """A field of which only the C member's size is known."""
     name, size = field.name, field.size
     if name.startswith("unused") and size:
-        return Leaf(name, VMStateType.UNUSED_BUFFER, size, field.num, ALLOWED[VMStateType.UNUSED_BUFFER])
+        zero = ALLOWED[VMStateType.UNUSED_BUFFER] if style.looseness < LOOSEST else None
+        return Leaf(name, VMStateType.UNUSED_BUFFER, size, field.num, zero)
     if not size:
         return Blob(name, UNKNOWN)
     type_ = _BY_SIZE.get(size, VMStateType.BUFFER)
