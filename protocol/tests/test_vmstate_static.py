@@ -409,6 +409,19 @@ def test_an_earlier_stream() -> None:
     assert set(ends(found, section("c/dev"), b"\1\2\3" + FOOTER)) >= {2, 3}
 
 
+def test_state_that_a_handler_wrote_itself_has_no_vmsd_name() -> None:
+    data = {
+        "name": "old",
+        "instance_id": 0,
+        "size": 3,
+        "fields": [{"name": "data", "size": 3, "type": "buffer"}],
+    }
+    found = schema_from_earlier(json.dumps({"page_size": 4096, "devices": [data]}).encode())
+    state = decoded(found, section("old", 3), b"abc")
+    assert (values(state), state.vmsd_name, state.version_id) == ({"data": b"abc"}, None, 3)
+    assert kinds(decoded(found, section("x/", 3), b"abc")) == [NoteKind.UNDESCRIBED]
+
+
 def test_ends_are_searched_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     blob = {"name": "q", "type": "qlist", "size": 1}
     found = earlier(("dev", [blob, WORD]))
@@ -578,3 +591,8 @@ def test_any_declaration_reads_any_bytes(outer: list[Any], inner: list[Any], dat
     assert all(
         0 <= length <= len(data) or length >= 1 << 30 or True for length in ends(found, section("v"), data)
     )
+
+
+def test_a_schema_says_what_it_knows() -> None:
+    with pytest.raises(NotImplementedError):
+        DeviceSchema().decode(section("v"), memoryview(b""), 0)
