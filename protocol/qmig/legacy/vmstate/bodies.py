@@ -280,8 +280,7 @@ class BodyShape:
     ) -> None:
         """Adds what these shapes are, between two certain places."""
         if len(shapes) > 1:
-            if start < end:
-                found.append(self._unclear(region, shapes, start, end))
+            found.append(self._unclear(region, shapes, start, end))
             return
         marked = len(region.notes)
         try:
