@@ -77,10 +77,13 @@ def test_a_footer_inside_state_needs_a_plausible_record_behind() -> None:
 
 def test_no_description_and_no_footer_is_said() -> None:
     events = [e for e in [*HEAD, *RAM, *TIMER, TAIL[0]] if not isinstance(e, s.SectionFooter)]
-    found, error = read(to_bytes(events))
-    assert isinstance(error, UnsupportedFeature)
-    assert isinstance(found[-1], s.SectionFull)
-    assert "its end cannot be known" in error.message
+    data = to_bytes(events)
+    for cuts in ((), range(len(data))):
+        found, error = read(data, cuts)
+        assert isinstance(error, UnsupportedFeature)
+        assert isinstance(found[-1], s.UnreadState)
+        assert "-dump-vmstate" in error.message
+        assert b"".join(event.encode() for event in found) == data
 
 
 def test_a_stream_without_configuration_ram_or_footers() -> None:

@@ -19,7 +19,7 @@ from qmig import limits
 from qmig._feed import Feed, Steps
 from qmig._wire import NeedBytes
 from qmig.errors import RemoteProtocolError, UnsupportedFeature
-from qmig.legacy.sections import DeviceState, SectionFull, SectionType
+from qmig.legacy.sections import DeviceState, SectionFull, SectionType, UnreadState
 from qmig.legacy.state import Schema, StreamState
 from qmig.legacy.vmstate.schema import schema_from_vmdesc
 
@@ -71,13 +71,7 @@ class DeviceReader:
             found = self._by_layout(section)
         if not found:
             if self.state.footers is False:
-                raise UnsupportedFeature(
-                    f"device state of {section.idstr!a} has no description and no footer: "
-                    "its end cannot be known",
-                    requirement=DeviceState.requirement,
-                    offset=feed.offset,
-                    record="DeviceState",
-                )
+                yield from self._give_up(section)
             yield from self._hold(lambda held, searched: self._footer(held, searched, section))
             if not self._boundary:
                 raise feed.truncated(feed.available + 1)
@@ -86,6 +80,21 @@ class DeviceReader:
         self._boundary = ""
         record = DeviceState(section_id=section.section_id, boundary=boundary, data=data)
         return record.place(start, len(data))
+
+    def _give_up(self, section: SectionFull) -> Steps[None]:
+        """Delivers all the rest unread, then says why."""
+        feed, start = self.feed, self.feed.offset
+        while not (yield from feed.at_end()):
+            at, data = feed.offset, feed.drain()
+            yield UnreadState(data=data).place(at, len(data))
+        raise UnsupportedFeature(
+            f"device state of {section.idstr!a} has neither description nor footer: its end, and all behind "
+            "it, cannot be known without a schema (a stream of this machine with description, or its "
+            "-dump-vmstate)",
+            requirement=DeviceState.requirement,
+            offset=start,
+            record="DeviceState",
+        )
 
     def _hold(self, search: _Search) -> Steps[None]:
         """Gathers bytes until `search` succeeds or the input ends; none is consumed."""

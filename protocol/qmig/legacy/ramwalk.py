@@ -85,6 +85,10 @@ class RamReader:
                 # No full page in sight: whatever is chosen for now, no record's length depends on it.
                 address = word & ~FLAG_BITS
                 return min(USUAL, address & -address) if address else USUAL
+            if word & (found - 1) & ~FLAG_BITS:  # not looked at while the page size was open
+                raise self.feed.error(
+                    f"word {word:#x} is not aligned to pages of {found} bytes", "LEG-RAM-043"
+                )
             self.state.page_size = found
         return self.state.page_size
 

@@ -97,6 +97,13 @@ class DeviceState(Record):
     data: Raw = wire(GreedyBytes)
 
 
+class UnreadState(Record):
+    """Device state whose end nothing shows, and whatever follows it."""
+
+    requirement: ClassVar[str] = "LEG-VMS-003"
+    data: Raw = wire(GreedyBytes)
+
+
 class TrailingBytes(Record):
     """Bytes behind the end of the stream, which QEMU ignores."""
 

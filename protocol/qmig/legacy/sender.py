@@ -24,6 +24,7 @@ from qmig.legacy.sections import (
     SectionPart,
     SectionStart,
     TrailingBytes,
+    UnreadState,
     VmDescription,
 )
 
@@ -62,7 +63,7 @@ TRANSITIONS: Final[dict[Phase, dict[type[Record], Phase]]] = {
     },
     Phase.ITEMS: _OPEN,
     Phase.LIVE: {SectionFooter: Phase.ITEMS, **_OPEN, Record: Phase.LIVE},
-    Phase.DEVICE: {DeviceState: Phase.FOOTER},
+    Phase.DEVICE: {DeviceState: Phase.FOOTER, UnreadState: Phase.DEVICE},
     Phase.FOOTER: {SectionFooter: Phase.ITEMS, **_OPEN},
     Phase.ENDED: {VmDescription: Phase.DESCRIBED, TrailingBytes: Phase.DESCRIBED, PackageEnd: Phase.ITEMS},
     Phase.DESCRIBED: {TrailingBytes: Phase.DESCRIBED},
@@ -97,5 +98,15 @@ class LegacySender:
 
 
 _FRAMES: Final = frozenset(
-    {FileHeader, Configuration, Subsection, DeviceState, VmDescription, TrailingBytes, SectionFooter, *_OPEN}
+    {
+        FileHeader,
+        Configuration,
+        Subsection,
+        DeviceState,
+        UnreadState,
+        VmDescription,
+        TrailingBytes,
+        SectionFooter,
+        *_OPEN,
+    }
 )
