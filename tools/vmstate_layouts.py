@@ -15,7 +15,7 @@ import json
 import lzma
 import re
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ class Survey:
         self.declared: dict[str, dict[str, list[tuple[bool, StaticField]]]] = defaultdict(
             lambda: defaultdict(list)
         )
+        self.counts: dict[tuple[str, str], Counter[int]] = defaultdict(Counter)
         self.sizes: dict[str, dict[tuple[str, str], set[int]]] = defaultdict(lambda: defaultdict(set))
         self.versions: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
         self.empty: dict[str, set[str]] = defaultdict(set)
@@ -120,6 +121,7 @@ class Survey:
         for row in rows_of(body):
             name, (type_, size, count, array) = _seen(row)
             as_declared = self.sizes[build][body.vmsd_name, name] == {size}
+            self.counts[body.vmsd_name, name][count] += 1
             seen: Seen = (type_, None if as_declared else size, count, array)
             self.seen[body.vmsd_name][name].add(seen)
             for field in row:
@@ -153,6 +155,10 @@ class Survey:
             nested = any(field.vmsd is not None for _, field in declared)
             return "struct*0+" + LINKS.get((vmsd, name), "") if name in self.empty[vmsd] and nested else None
         text = _encoding(seen, declared)
+        if text is not None and text.endswith("*"):
+            count, times = self.counts[vmsd, name].most_common(1)[0]
+            if times >= 0.75 * self.counts[vmsd, name].total() and LINKS.get((vmsd, name)) is None:
+                text += f"{count}="
         suffix = LINKS.get((vmsd, name), "")
         if self.present[vmsd][name] == {True}:
             suffix += "!"

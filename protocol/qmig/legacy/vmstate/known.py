@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from importlib.abc import FileLoader
 
 _ENCODING: Final = re.compile(
-    r"(?P<type>[^*:~@?!]+)(?::(?P<size>\d+))?(?P<array>\*(?:(?P<count>\d+)(?P<usual>\+)?)?)?(?P<open>~)?"
+    r"(?P<type>[^*:~@?!]+)(?::(?P<size>\d+))?(?P<array>\*(?:(?P<count>\d+)(?P<usual>[+=])?)?)?(?P<open>~)?"
     r"(?:@(?P<length>[^?!]+))?(?:\?(?P<condition>[^!]+))?(?P<usual_there>!)?"
 )
 #: the encoding of a conditional field that no build was seen to send
@@ -32,26 +32,31 @@ _NEVER: Final = "-"
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How a field is written. `size` in bytes if it is not that of the C member; `array`: its
-    number of elements is found at run time, and `count` is what it always was so far; else
-    `count` is that of an array of fixed length; `open`: of any length. `length` names the field
-    in front that has the number of elements or bytes, `condition` the one that is not 0 if and
-    only if this one is there."""
+    """How a field is written.
+
+    `size` in bytes if it is not that of the C member. `count` of an array of fixed length; with
+    `array` the number of elements is found at run time, and `count` is what it always was so
+    far, or most of the time (`mostly`). `open`: of any length. `length` names the field in
+    front that has the number of elements or bytes, `condition` the one that is not 0 if and
+    only if this one is there. `there`: whether a conditional field always was, or never; `type`
+    is "" where it never was.
+    """
 
     type: str
     size: int | None = None
     count: int | None = None
     array: bool = False
     open: bool = False
+    mostly: bool = False
     length: str | None = None
     condition: str | None = None
     there: bool | None = None
 
 
 def parse_encoding(text: str) -> Encoding:
-    """`uint32`, `buffer:512`, `struct*6`, `uint8*` (any count), `uint8*9+` (usually 9),
-    `virtio~` (any length), `buffer~@size`, `struct*@num`, `buffer?identify_set`, `bool!`
-    (conditional, but always there), `-` (never there)."""
+    """`uint32`, `buffer:512`, `struct*6`, `uint8*` (any count), `uint8*9+` (always 9 so far),
+    `uint8*9=` (mostly 9), `virtio~` (any length), `buffer~@size`, `struct*@num`,
+    `buffer?identify_set`, `bool!` (conditional, but always there), `-` (never there)."""
     if text == _NEVER:
         return Encoding("", there=False)
     found = _ENCODING.fullmatch(text)
@@ -64,6 +69,7 @@ def parse_encoding(text: str) -> Encoding:
         int(count) if count else None,
         array=bool(found["array"]) and (not count or bool(found["usual"])),
         open=bool(found["open"]),
+        mostly=found["usual"] == "=",
         length=found["length"],
         condition=found["condition"],
         there=True if found["usual_there"] else None,

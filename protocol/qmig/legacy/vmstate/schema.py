@@ -62,7 +62,7 @@ class DeviceSchema:
         while level:
             for shape in level:
                 if shape.fixed is None:
-                    lengths: Sequence[int] = _searched(shape, section, view)
+                    lengths: Iterable[int] = _searched(shape, section, view)
                 else:
                     lengths = (shape.fixed,)
                 for length in lengths:
@@ -129,7 +129,7 @@ def unknown_device(section: Section, data: memoryview, base_offset: int) -> Devi
     )
 
 
-def _searched(shape: BodyShape, section: Section, view: memoryview) -> list[int]:
+def _searched(shape: BodyShape, section: Section, view: memoryview) -> Iterator[int]:
     """Lengths that the shape allows and the bytes behind make plausible."""
     for window in _WINDOWS:
         limit = min(window, len(view))
@@ -138,10 +138,9 @@ def _searched(shape: BodyShape, section: Section, view: memoryview) -> list[int]
             ends: Positions = shape.ends(region, (0, 1), limit)
         except Misfit:
             ends = EMPTY
-        found = [place for place in follow.places(view, section.section_id, limit) if has(ends, place)]
-        if found or limit == len(view):
-            return found
-    return []
+        yield from (place for place in follow.places(view, section.section_id, limit) if has(ends, place))
+        if limit == len(view):
+            return
 
 
 def names_of(idstr: str) -> list[str]:

@@ -5,8 +5,8 @@ Looseness, tried in this order:
 1  arrays whose length is found at run time have any length, not the one they always had;
 2  fields of which nothing is known may also be arrays of any length, lists, or pointers.
 
-With `usual`, conditional fields are there or not as they always were in what real builds sent: for bytes
-that more than one reading fits.
+With `usual`, conditional fields are there or not as they always were in what real builds sent, and arrays
+as long as they mostly were: for bytes that more than one reading fits.
 """
 
 from __future__ import annotations
@@ -137,13 +137,18 @@ def _nested(field: StaticField, vmsd: StaticVmsd, known: Encoding | None, style:
     type_ = known.type if known is not None else VMStateType.STRUCT
     element = Struct(name, body, type_)
     if known is not None and known.array and field.num is None:
-        return Array(element, known.count if style.looseness == 0 else None)
+        return Array(element, known.count if _counted(known, style) else None)
     count = known.count if known is not None and known.count is not None else field.num
     if count is not None:
         return Array(element, count, nullable=style.looseness == LOOSEST)
     if known is not None or style.looseness < LOOSEST:
         return element
     return Either([element, Array(element, None, nullable=True), Queue(name, VMStateType.QTAILQ, body)])
+
+
+def _counted(known: Encoding, style: Style) -> bool:
+    """Whether an array of variable length is taken to have the length that it had so far."""
+    return known.count is not None and style.looseness == 0 and (style.usual or not known.mostly)
 
 
 def _encoded(field: StaticField, known: Encoding, style: Style) -> Shape:
@@ -157,7 +162,7 @@ def _encoded(field: StaticField, known: Encoding, style: Style) -> Shape:
     allowed = ALLOWED.get(type_)
     if type_ == VMStateType.MSIX:
         return Msix(name)
-    if known.array and field.num is None and (style.looseness > 0 or known.count is None):
+    if known.array and field.num is None and not _counted(known, style):
         return Array(Leaf(name, type_, size, None, allowed), None)
     return Leaf(name, type_, size, known.count if known.count is not None else field.num, allowed)
 
