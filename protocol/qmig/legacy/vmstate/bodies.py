@@ -29,6 +29,7 @@ class BodyShape:
     """
 
     __slots__ = (
+        "_loosened",
         "basis",
         "exact",
         "fields",
@@ -61,6 +62,7 @@ class BodyShape:
         self.exact = exact
         self.open = open
         self.looser = looser
+        self._loosened: BodyShape | None = None
         #: by name, of which QEMU has one that stands for two (LEG-VMS-043)
         self.named: dict[str, list[BodyShape]] = {}
         for sub in subsections:
@@ -199,10 +201,17 @@ class BodyShape:
                 return shape.children(region, start, end)
             except Misfit as problem:
                 del region.notes[marked:]
-                if shape.looser is None or problem.kind is NoteKind.BUDGET:
+                looser = shape.loosened() if problem.kind is not NoteKind.BUDGET else None
+                if looser is None:
                     return shape.beginning(region, start, end, problem)
-                shape = shape.looser()
+                shape = looser
                 region.loosened += 1
+
+    def loosened(self) -> BodyShape | None:
+        """The shape that allows more; made once."""
+        if self._loosened is None and self.looser is not None:
+            self._loosened = self.looser()
+        return self._loosened
 
     def beginning(self, region: Region, start: int, end: int, problem: Misfit) -> list[Field]:
         """The fields in front whose places are certain, the rest opaque because of `problem`."""

@@ -199,8 +199,8 @@ class Array(Shape):
             children.append(child)
             if index == 0:
                 noted = len(region.notes)
-        if len(region.notes) > noted and self.fixed is not None:
-            raise Misfit(f"elements of {self.name!a} are not like the first", start)
+            elif len(region.notes) > noted and self.fixed is not None:
+                raise Misfit(f"elements of {self.name!a} are not like the first", start)
         return field
 
     def _places(self, region: Region, start: int, end: int) -> Sequence[int]:

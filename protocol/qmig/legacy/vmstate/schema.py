@@ -69,7 +69,7 @@ class DeviceSchema:
                     if length not in told:
                         told.add(length)
                         yield length
-            level = [shape.looser() for shape in level if shape.looser is not None]
+            level = [looser for shape in level if (looser := shape.loosened()) is not None]
 
     def decode(self, section: Section, data: memoryview, base_offset: int) -> DeviceState:
         """The fields of a section whose body is `data`. What cannot be decoded is opaque, with a
