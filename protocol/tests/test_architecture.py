@@ -253,3 +253,24 @@ def test_files_of_tests_have_unique_names_and_no_package() -> None:
     names = [path.name for path in tests]
     assert sorted(name for name in set(names) if names.count(name) > 1) == []
     assert [path for path in tests if path.name == "__init__.py"] == []
+
+
+POSSESSIVE_GROUP = re.compile(r"(?<!\\)\)(?:[*+?]|\{[0-9,%d]*\})\+")
+
+
+def test_no_possessive_groups_in_patterns() -> None:
+    """Before Python 3.11.5 (Debian 12 has 3.11.2), `re` matches too many bytes behind one."""
+    assert POSSESSIVE_GROUP.search(r"(?:ab|a){0,%d}+")
+    assert POSSESSIVE_GROUP.search("(a)*+")
+    assert not POSSESSIVE_GROUP.search(r"\)*+ (a)*b+ (?>a)")
+    wrong = [
+        f"{name}:{node.lineno}"
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str | bytes)
+        and POSSESSIVE_GROUP.search(
+            node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+        )
+    ]
+    assert wrong == []
