@@ -3,6 +3,7 @@
 import os
 import signal
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -210,6 +211,25 @@ async def test_exec_children_go_too(qemu: Qemu, folder: Path, tmp_path: Path) ->
         child = int((tmp_path / "pid").read_text())
         assert Path(f"/proc/{child}").exists()
     while is_alive(child):
+        await trio.sleep(0.01)
+
+
+async def test_our_own_death_ends_qemu_too(qemu: Qemu, folder: Path) -> None:
+    text = f"""if True:
+        import trio
+        from qmig.peers.qemu import start_qemu
+        async def main():
+            async with start_qemu({str(qemu.binary)!r}, {SMALL!r}, folder={str(folder)!r}) as vm:
+                print(vm.pid, flush=True)
+                await trio.sleep_forever()
+        trio.run(main)
+    """
+    with subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True) as user:
+        assert user.stdout is not None
+        pid = int(await trio.to_thread.run_sync(user.stdout.readline))
+        assert is_alive(pid)
+        user.kill()
+    while is_alive(pid) or list(folder.iterdir()):
         await trio.sleep(0.01)
 
 

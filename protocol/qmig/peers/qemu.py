@@ -20,7 +20,8 @@ Life cycle: the block is entered when QEMU has sent its QMP greeting (over an in
 to wait for on disk, no timing), and when it is left, however that happens, QEMU and all processes it started
 are killed and reaped and its folder is removed. A QEMU that ends by itself turns every pending and later
 call into `QemuDied` with its exit status and last words. Nothing here ends by a clock: a QEMU that hangs is
-waited for until the caller cancels. (Not covered: a caller that is itself killed by SIGKILL.)
+waited for until the caller cancels. Even if this process is killed by SIGKILL, a shell that waits for the
+end of a pipe kills QEMU and removes the folder.
 """
 
 from __future__ import annotations
@@ -368,26 +369,59 @@ async def _process(
 ) -> AsyncIterator[tuple[trio.Process, socket.socket]]:
     """The process and our end of its monitor; killed with its group and reaped at the end."""
     ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)
-        monitor = ["-chardev", f"socket,id=qmig-qmp,fd={theirs.fileno()}", "-qmp", "chardev:qmig-qmp"]
+    async with _mourner(home) as mourn:
+        with ours, theirs:
+            ours.setblocking(False)
+            monitor = ["-chardev", f"socket,id=qmig-qmp,fd={theirs.fileno()}", "-qmp", "chardev:qmig-qmp"]
+            try:
+                process = await trio.lowlevel.open_process(
+                    [*command, *monitor], cwd=home, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT, start_new_session=True, pass_fds=[*pass_fds, theirs.fileno()],
+                    env={**os.environ, **env},
+                )  # fmt: skip
+            except OSError as problem:
+                raise EnvironmentProblem(f"cannot start {command[0]}: {problem.strerror}") from problem
+            try:
+                mourn(process.pid)
+                theirs.close()
+                yield process, ours
+            finally:
+                with trio.CancelScope(shield=True):
+                    _kill_group(process)
+                    await process.wait()
+                    assert process.stdout is not None
+                    await process.stdout.aclose()
+
+
+@asynccontextmanager
+async def _mourner(home: Path) -> AsyncIterator[Callable[[int], None]]:
+    """Ends QEMU and removes its folder should this process die without unwinding.
+
+    A shell that reads QEMU's process id, then waits for the end of its input, which is our end: nobody else
+    has the pipe's other side.
+    """
+    reader, writer = os.pipe()
+    try:
         try:
-            process = await trio.lowlevel.open_process(
-                [*command, *monitor], cwd=home, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, start_new_session=True, pass_fds=[*pass_fds, theirs.fileno()],
-                env={**os.environ, **env},
+            script = 'read -r qemu; read -r _; kill -s KILL -- "-$qemu"; rm -rf -- "$1"'
+            shell = await trio.lowlevel.open_process(
+                ["sh", "-c", script, "sh", str(home)], stdin=reader, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL, cwd="/", start_new_session=True,
             )  # fmt: skip
-        except OSError as problem:
-            raise EnvironmentProblem(f"cannot start {command[0]}: {problem.strerror}") from problem
-        theirs.close()
+        finally:
+            os.close(reader)
         try:
-            yield process, ours
+            yield lambda pid: _write_line(writer, pid)
         finally:
             with trio.CancelScope(shield=True):
-                _kill_group(process)
-                await process.wait()
-                assert process.stdout is not None
-                await process.stdout.aclose()
+                shell.kill()
+                await shell.wait()
+    finally:
+        os.close(writer)
+
+
+def _write_line(fd: int, number: int) -> None:
+    os.write(fd, b"%d\n" % number)
 
 
 def _kill_group(process: trio.Process) -> None:
