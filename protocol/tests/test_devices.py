@@ -161,3 +161,32 @@ def test_description_is_the_same_object_the_stream_ends_with() -> None:
     assert error is None
     assert state.schema is not None
     assert found[-1] == s.VmDescription(json=VMDESC)
+
+
+class Greedy:
+    """A schema that wants to see more than there is before it proposes anything."""
+
+    origin = "schema"
+
+    def ends(self, section: s.SectionFull, view: memoryview) -> Iterable[int]:
+        raise NeedBytes(len(view) + 10_000)
+
+
+@pytest.mark.parametrize("schema", [Fixed(5000), Greedy()])
+def test_a_schema_that_asks_for_more_than_there_is_gives_way_to_the_footer(schema: Fixed | Greedy) -> None:
+    data = to_bytes([*HEAD, *RAM, *device(b"abc", boundary="footer"), TAIL[0]])
+    for cuts in ((), range(0, len(data), 7)):
+        found, error = read(data, cuts, state=StreamState(schema=schema))
+        assert error is None
+        assert bodies(found) == [(b"abc", "footer")]
+
+
+def test_a_description_is_tried_once_however_often_the_bytes_are_searched() -> None:
+    endless = b'\0\x06\0\0\x40\0{"never complete'  # holds the place where the search resumes
+    nothing = b"\0\x06\0\0\0\x02{ "
+    body = endless + nothing + bytes(300)
+    data = to_bytes([*HEAD, *RAM, *device(body, boundary="footer"), *TAIL])
+    for step in (1, 16, 100):
+        found, error = read(data, range(0, len(data), step))
+        assert error is None
+        assert bodies(found) == [(body, "footer")]

@@ -136,6 +136,15 @@ ALL_COMMANDS: list[Record] = [
 ]
 
 
+@pytest.mark.parametrize(("told", "used"), [(0x2000, 0x2000), (0x3000, 4096), (1 << 40, 4096)])
+def test_advise_tells_the_page_size_if_it_can_be_one(told: int, used: int) -> None:
+    state = StreamState()
+    advise = c.PostcopyAdvise(page_sizes=told, target_page_size=told)
+    _, error = read(to_bytes([*HEAD, advise, s.EndOfFile()]), state=state)
+    assert error is None
+    assert state.target_page_size == used
+
+
 def test_every_command() -> None:
     events = [*HEAD, *ALL_COMMANDS, s.EndOfFile()]
     found, error = read(to_bytes(events))

@@ -199,6 +199,12 @@ def test_need_bytes_is_exact_at_every_prefix() -> None:
     assert steps == sorted(set(steps))
 
 
+def test_bytes_ask_for_what_is_missing() -> None:
+    with pytest.raises(NeedBytes) as caught:
+        Bytes(3).decode(memoryview(b"xxab"), 2)
+    assert caught.value.size == 5
+
+
 def test_wrong_constant_is_named() -> None:
     with pytest.raises(LocalProtocolError, match=r"tag is 0x41, expected 0x42") as caught:
         Everything.decode(memoryview(b"\x41" + SAMPLE.encode()[1:]), seen="")

@@ -147,7 +147,9 @@ class DeviceReader:
                     return False
                 if need.size > limits.DEVICE_STATE:
                     raise self.feed.limit(f"device state is over {limits.DEVICE_STATE} bytes") from None
-                yield from self.feed.need(need.size)
+                while self.feed.available < need.size and not self.feed.eof:
+                    yield None
+                yield from self.feed.need(min(need.size, self.feed.available))  # in one piece
                 continue
             return found
         return False
