@@ -569,3 +569,14 @@ def test_described_lengths_that_end_elsewhere() -> None:
     field_ = tree.explain(region(data + b"\0"), 0, len(data) + 1)
     assert field_.note is not None
     assert "ends at another place" in field_.note.message
+
+
+def test_markers_of_a_row_go_together() -> None:
+    """Elements have markers in front all or none: one of each kind is neither, and is not decoded."""
+    inner = body(field("x", "uint8", 1))
+    marker, element = field("p", "ptr-marker", 1), field("p", "struct", 1, struct=inner)
+    description = described(marker, element, marker, element)
+    for data, count in ((b"1a1b", 2), (b"0a0b", 4)):
+        state = own(description, data)
+        assert (state.notes, state.fields[0].count) == ([], count)
+    assert own(description, b"1a0b").opaque_bytes()

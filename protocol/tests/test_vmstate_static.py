@@ -338,8 +338,9 @@ NEXT = b"\x04" + u32(8) + b"\x03abc" + u32(0) + u32(1)
 )
 def test_what_stands_behind_a_section(behind: bytes, there: bool) -> None:
     view = memoryview(b"ab" + behind)
-    assert (2 in follow.places(view, 7, len(view))) is there
-    assert 2 not in follow.places(view, 7, 1)
+    sure, weak = follow.places(view, 7, len(view))
+    assert (2 in sure + weak) is there
+    assert all(2 not in found for found in follow.places(view, 7, 1))
 
 
 # -- schemas -----------------------------------------------------------------------------------------
@@ -428,13 +429,17 @@ def test_ends_are_searched_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     data = b"\0\1\2" + FOOTER
     other = section("x/dev", instance_id=9)
     assert ends(found, other, data)[0] == 3
+    longer = b"\1ab\0\1\2" + FOOTER
+    assert ends(found, other, longer) == [3, 6]
     monkeypatch.setattr(schema, "_WINDOWS", (2, 4))
-    assert ends(found, other, data)[0] == 3
+    assert ends(found, other, longer) == [3]
+    monkeypatch.setattr(schema, "_WINDOWS", (2, 7))
+    assert ends(found, other, longer) == [3, 6]
     monkeypatch.setattr(schema, "_WINDOWS", (2,))
-    assert ends(found, other, data) == []
+    assert ends(found, other, data) == [3]  # the length that was described, searched for or not
     monkeypatch.setattr(schema, "_WINDOWS", (4,))
     monkeypatch.setattr(schema, "budget_for", lambda size: 0)
-    assert ends(found, other, data) == []
+    assert ends(found, other, longer) == [3]
 
 
 def static(*fields: dict[str, Any], name: str = "v", **more: Any) -> DeviceSchema:

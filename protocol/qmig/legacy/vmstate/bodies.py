@@ -34,6 +34,7 @@ class BodyShape:
         "exact",
         "fields",
         "fixed",
+        "likely",
         "looser",
         "named",
         "open",
@@ -59,6 +60,8 @@ class BodyShape:
         self.subsections = subsections
         #: what `DeviceState.basis` says of it, where that is not its schema's origin
         self.basis = ""
+        #: bytes that it has as described, where that is not all that it can have
+        self.likely: int | None = None
         self.exact = exact
         self.open = open
         self.looser = looser
@@ -214,7 +217,11 @@ class BodyShape:
         return self._loosened
 
     def beginning(self, region: Region, start: int, end: int, problem: Misfit) -> list[Field]:
-        """The fields in front whose places are certain, the rest opaque because of `problem`."""
+        """The fields in front whose places are certain however much is allowed; the rest opaque
+        because of `problem`."""
+        looser = self.loosened()
+        if looser is not None:
+            return looser.beginning(region, start, end, problem)
         found: list[Field] = []
         place = start
         name = "subsections"

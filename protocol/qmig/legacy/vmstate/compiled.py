@@ -129,11 +129,19 @@ def variants(bodies: Sequence[Body]) -> list[BodyShape]:
     orders: dict[tuple[str, ...], list[Body]] = {}
     for body in bodies:
         orders.setdefault(tuple(row[0].name for row in rows_of(body)), []).append(body)
-    return [general(alike, 0, bodies) for alike in orders.values()]
+    found = []
+    for alike in orders.values():
+        shape = general(alike, 0, bodies, alone=True)
+        shape.likely = alike[0].total
+        found.append(shape)
+    return found
 
 
-def general(bodies: Sequence[Body], looseness: int, others: Sequence[Body] | None = None) -> BodyShape:
-    """One shape for all of `bodies`, which describe the same VMSD; with subsections of `others`."""
+def general(
+    bodies: Sequence[Body], looseness: int, others: Sequence[Body] | None = None, *, alone: bool = False
+) -> BodyShape:
+    """One shape for all of `bodies`, which describe the same VMSD; with subsections of `others`.
+    One that is `alone`, no element of an array or list, may have further subsections."""
     rows = _aligned(bodies)
     fields: list[Shape] = []
     for group in rows:
@@ -149,9 +157,9 @@ def general(bodies: Sequence[Body], looseness: int, others: Sequence[Body] | Non
         bodies[0].vmsd_name,
         bodies[0].version,
         fields,
-        [general(same, looseness) for same in subs.values()],
-        open=looseness > 0,
-        looser=(lambda: general(bodies, looseness + 1, others)) if looseness < LOOSEST else None,
+        [general(same, looseness, alone=True) for same in subs.values()],
+        open=alone or looseness > 0,
+        looser=(lambda: general(bodies, looseness + 1, others, alone=alone)) if looseness < LOOSEST else None,
     )
 
 
@@ -212,8 +220,9 @@ def _general_row(
     if count is None and len(counts) == 1 and looseness < LOOSEST:
         (count,) = counts
     if not real:
-        return _plain(fields[0]) if not array else Undescribed(fields[0].name, count)
-    element = _general_element(real, looseness)
+        alone = not array and looseness < LOOSEST
+        return _plain(fields[0]) if alone else Undescribed(fields[0].name, count)
+    element = _general_element(real, looseness, alone=not array and not marked)
     if marked and any(field.type == VMStateType.PTR_MARKER for field in marked) and _doubled(rows):
         return Array(element, None, marked=True)
     if not array and not marked and (count == 1 or looseness < LOOSEST):
@@ -245,7 +254,7 @@ def _doubled(rows: Iterable[Sequence[FieldDescription]]) -> bool:
     return True
 
 
-def _general_element(fields: Sequence[FieldDescription], looseness: int) -> Shape:
+def _general_element(fields: Sequence[FieldDescription], looseness: int, *, alone: bool) -> Shape:
     first = fields[0]
     name, type_ = first.name, first.type
     bodies = [body for field in fields for body in field.bodies]
@@ -254,7 +263,7 @@ def _general_element(fields: Sequence[FieldDescription], looseness: int) -> Shap
     if type_ == VMStateType.GTREE:
         return _general_tree(fields, looseness)
     if bodies and (type_ in NESTED or all(len(field.bodies) == 1 for field in fields)):
-        return Struct(name, general(bodies, looseness), type_)
+        return Struct(name, general(bodies, looseness, alone=alone), type_)
     sizes = {field.size for field in fields}
     if type_ in OWN_LENGTH:
         return Own(name, type_, OWN_LENGTH[type_])

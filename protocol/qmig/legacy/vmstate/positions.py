@@ -7,7 +7,7 @@ The empty set is `EMPTY`; the mask of any other is odd.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 Positions = tuple[int, int]
@@ -41,6 +41,16 @@ def highest(positions: Positions) -> int:
 def has(positions: Positions, place: int) -> bool:
     low, mask = positions
     return place >= low and bool(mask >> (place - low) & 1)
+
+
+def members(positions: Positions, places: Iterable[int]) -> Iterator[int]:
+    """Those of many `places` that are positions, in the order given."""
+    low, mask = positions
+    bits = mask.to_bytes((mask.bit_length() + 7) // 8, "little")
+    for place in places:
+        distance = place - low
+        if 0 <= distance < 8 * len(bits) and bits[distance >> 3] >> (distance & 7) & 1:
+            yield place
 
 
 def union(one: Positions, other: Positions) -> Positions:

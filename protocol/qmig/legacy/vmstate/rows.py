@@ -38,8 +38,11 @@ class Row(Shape):
         children: list[Field] = []
         place = start
         marker: int | None = None
-        for entry in self.entries:
+        kinds: set[bytes] = set()
+        for entry, following in zip(self.entries, [*self.entries[1:], None], strict=True):
             behind = place + (entry.fixed or 0)
+            if self._is_marker(entry) and following is not None and not self._is_marker(following):
+                kinds.add(bytes(region.data[place:behind]))
             if marker is None and self._is_marker(entry) and region.data[place : place + 1] == VALID:
                 marker = place
                 place = behind
@@ -51,6 +54,8 @@ class Row(Shape):
             place = behind
         if marker is not None:
             raise Misfit(f"{self.name!a}: no element behind a marker", marker)
+        if len(kinds) > 1:  # either every element has a marker, or only those that are NULL
+            raise Misfit(f"{self.name!a}: markers that do not go together", start)
         field.children = children
         field.count = len(children)
         return field

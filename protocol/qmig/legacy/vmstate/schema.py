@@ -17,7 +17,7 @@ from qmig.legacy.vmstate.bodies import BodyShape
 from qmig.legacy.vmstate.compiled import tight, variants
 from qmig.legacy.vmstate.decode import budget_for, decode_body
 from qmig.legacy.vmstate.model import DeviceState, Note, NoteKind
-from qmig.legacy.vmstate.positions import EMPTY, Positions, has
+from qmig.legacy.vmstate.positions import EMPTY, Positions, members
 from qmig.legacy.vmstate.region import Misfit, Region
 from qmig.legacy.vmstate.vmdesc import Body, VmDescription, parse_vmdesc
 
@@ -54,17 +54,19 @@ class DeviceSchema:
     def ends(self, section: Section, view: memoryview) -> Iterator[int]:
         """Possible lengths of the body at the start of `view`, the most likely first.
 
-        Lengths that the schema fixes come as they are, whatever stands there; others only
-        where something plausible follows in `view`.
+        Lengths that the schema fixes or describes come as they are, whatever stands there;
+        others only where something plausible follows in `view`.
         """
         told: set[int] = set()
         level = [shape for group in self.candidates(section) for shape in group]
+        for shape in level:
+            likely = shape.likely if shape.fixed is None else shape.fixed
+            if likely is not None and likely not in told:
+                told.add(likely)
+                yield likely
         while level:
             for shape in level:
-                if shape.fixed is None:
-                    lengths: Iterable[int] = _searched(shape, section, view)
-                else:
-                    lengths = (shape.fixed,)
+                lengths = _searched(shape, section, view) if shape.fixed is None else iter((shape.fixed,))
                 for length in lengths:
                     if length not in told:
                         told.add(length)
@@ -130,7 +132,9 @@ def unknown_device(section: Section, data: memoryview, base_offset: int) -> Devi
 
 
 def _searched(shape: BodyShape, section: Section, view: memoryview) -> Iterator[int]:
-    """Lengths that the shape allows and the bytes behind make plausible."""
+    """Lengths that the shape allows and the bytes behind make plausible, those first that
+    what stands behind is sure evidence of."""
+    unsure: list[int] = []
     for window in _WINDOWS:
         limit = min(window, len(view))
         region = Region(view[:limit], 0, budget=budget_for(limit))
@@ -138,9 +142,12 @@ def _searched(shape: BodyShape, section: Section, view: memoryview) -> Iterator[
             ends: Positions = shape.ends(region, (0, 1), limit)
         except Misfit:
             ends = EMPTY
-        yield from (place for place in follow.places(view, section.section_id, limit) if has(ends, place))
+        sure, weak = follow.places(view, section.section_id, limit)
+        yield from members(ends, sure)
+        unsure += members(ends, weak)
         if limit == len(view):
-            return
+            break
+    yield from unsure
 
 
 def names_of(idstr: str) -> list[str]:
@@ -174,14 +181,12 @@ class StreamSchema(DeviceSchema):
                     self._latest = exact, [tight(body) for body in exact]
                 yield self._latest[1]
             return
-        for body in exact:
-            shape = tight(body)
-            shape.looser = None
-            yield [shape]
+        shapes = variants(exact) if exact else []
         for name in [body.vmsd_name for body in exact] or names_of(section.idstr):
             alike = self._alike(name, section.version_id)
-            if alike:
-                yield variants(alike)
+            shapes += variants(alike) if alike else []
+        if shapes:
+            yield shapes
 
     def _alike(self, name: str, version: int) -> list[Body]:
         """All descriptions of a VMSD; those of the version, if there are such."""
