@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from qmig.legacy import sections as s
+from qmig.legacy.state import StreamState
 from qmig.legacy.vmstate.decode import decode_device
 from qmig.legacy.vmstate.dumpvmstate import parse_dump_vmstate
 from qmig.legacy.vmstate.model import DeviceState, NoteKind
@@ -214,6 +215,23 @@ def test_by_an_earlier_stream() -> None:
                 assert leaves(state) == leaves(own.decode(section, data, offset))
                 compared += 1
     assert compared > 100
+
+
+@pytest.mark.parametrize("footers", [True, False])
+@pytest.mark.parametrize("name", ["11.1-precopy-plain-q35", "7.2-xbzrle", "11.1-precopy-plain-microvm"])
+def test_device_state_alone(name: str, footers: bool) -> None:
+    """What `xen-save-devices-state` writes: nothing but the file header, FULL sections and EOF. With
+    the Xen accelerator there are no footers either, so that only the schema tells sections apart."""
+    found, _ = sections(name)
+    data = b"QEVM" + (3).to_bytes(4, "big")
+    for section, body, _ in found:
+        data += section.encode() + body
+        data += b"\x7e" + section.section_id.to_bytes(4, "big") if footers else b""
+    state = StreamState(schema=dumped(name.partition("-")[0]))
+    events, error = read(data + b"\0", state=state)
+    assert error is None
+    bodies = [bytes(event.data) for event in events if isinstance(event, s.DeviceState)]
+    assert bodies == [bytes(body) for _, body, _ in found]
 
 
 def test_built_in_layouts() -> None:

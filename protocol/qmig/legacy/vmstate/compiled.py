@@ -123,16 +123,16 @@ def _loose_row(row: Sequence[FieldDescription], looseness: int) -> Shape:
 # -- in general -----------------------------------------------------------------------------
 
 
-def variants(bodies: Sequence[Body]) -> list[BodyShape]:
+def variants(bodies: Sequence[Body], *, described: bool = False) -> list[BodyShape]:
     """One shape for each order of fields that descriptions of the same VMSD show; any of their
-    subsections may come behind each."""
+    subsections may come behind each. `described`: they are of the very device."""
     orders: dict[tuple[str, ...], list[Body]] = {}
     for body in bodies:
         orders.setdefault(tuple(row[0].name for row in rows_of(body)), []).append(body)
     found = []
     for alike in orders.values():
         shape = general(alike, 0, bodies, alone=True)
-        shape.likely = alike[0].total
+        shape.likely = alike[0].total if described else None
         found.append(shape)
     return found
 
@@ -168,9 +168,15 @@ def _lengthened(vmsd_name: str, shape: Shape, looseness: int) -> Shape:
     from qmig.legacy.vmstate.known import encoding_of
 
     known = encoding_of(vmsd_name, shape.name)
-    if known is None or known.length is None or looseness or not isinstance(shape, Array):
+    if known is None or known.length is None or looseness:
         return shape
-    element = shape.element
+    element: Shape
+    if isinstance(shape, Leaf) and shape.count:
+        element = Leaf(shape.name, shape.type, (shape.fixed or 0) // shape.count, None, shape.allowed)
+    elif isinstance(shape, Array):
+        element = shape.element
+    else:
+        return shape
     return Linked(known.length, 4, lambda count: Array(element, count), shape)
 
 

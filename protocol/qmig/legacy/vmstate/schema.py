@@ -181,7 +181,7 @@ class StreamSchema(DeviceSchema):
                     self._latest = exact, [tight(body) for body in exact]
                 yield self._latest[1]
             return
-        shapes = variants(exact) if exact else []
+        shapes = variants(exact, described=True) if exact else []
         for name in [body.vmsd_name for body in exact] or names_of(section.idstr):
             alike = self._alike(name, section.version_id)
             shapes += variants(alike) if alike else []
