@@ -136,9 +136,9 @@ def _nested(field: StaticField, vmsd: StaticVmsd, known: Encoding | None, style:
         return Tree(name, None, body) if style.looseness < LOOSEST else Blob(name, known.type)
     type_ = known.type if known is not None else VMStateType.STRUCT
     element = Struct(name, body, type_)
-    if known is not None and known.array and field.num is None:
+    if known is not None and field.num is None and (known.array or known.count is not None):
         return Array(element, known.count if _counted(known, style) else None)
-    count = known.count if known is not None and known.count is not None else field.num
+    count = field.num
     if count is not None:
         return Array(element, count, nullable=style.looseness == LOOSEST)
     if known is not None or style.looseness < LOOSEST:
@@ -147,8 +147,13 @@ def _nested(field: StaticField, vmsd: StaticVmsd, known: Encoding | None, style:
 
 
 def _counted(known: Encoding, style: Style) -> bool:
-    """Whether an array of variable length is taken to have the length that it had so far."""
-    return known.count is not None and style.looseness == 0 and (style.usual or not known.mostly)
+    """Whether an array has the length that it had so far. One whose length the file does not
+    tell is not trusted to the last, since the C source may have changed it."""
+    if known.count is None:
+        return False
+    if not known.array:
+        return style.looseness < LOOSEST
+    return style.looseness == 0 and (style.usual or not known.mostly)
 
 
 def _encoded(field: StaticField, known: Encoding, style: Style) -> Shape:
@@ -162,9 +167,10 @@ def _encoded(field: StaticField, known: Encoding, style: Style) -> Shape:
     allowed = ALLOWED.get(type_)
     if type_ == VMStateType.MSIX:
         return Msix(name)
-    if known.array and field.num is None and not _counted(known, style):
+    listed = known.array or known.count is not None
+    if listed and field.num is None and not _counted(known, style):
         return Array(Leaf(name, type_, size, None, allowed), None)
-    return Leaf(name, type_, size, known.count if known.count is not None else field.num, allowed)
+    return Leaf(name, type_, size, known.count if field.num is None else field.num, allowed)
 
 
 def _guessed(field: StaticField, style: Style) -> Shape:
