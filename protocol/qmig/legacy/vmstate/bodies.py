@@ -8,6 +8,7 @@ Rule 2: what looks like one of the body's own subsections is one, as for QEMU's 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -164,8 +165,8 @@ class BodyShape:
             for sub in subs:
                 ends = union(ends, sub.ends(region, (header.body, 1), end))
             return ends
-        limit = min((other.place for other in opens if other.place >= header.body), default=end)
-        return span(header.body, limit)
+        following = bisect_left(opens, header.body, key=lambda other: other.place)
+        return span(header.body, opens[following].place if following < len(opens) else end)
 
     def _after(self, region: Region, places: Positions, end: int) -> Positions:
         """Where the subsections may end that begin at one of `places`."""
