@@ -33,3 +33,22 @@ def test_taking_out_more_than_there_is_costs_what_there_is() -> None:
     pages.discard(5, 1 << 50)
     assert pages.touches(0, 5)
     assert not pages.touches(5, 1 << 50)
+
+
+def test_a_range_beyond_the_budget_is_given_up_at_once() -> None:
+    budget = Budget(2)
+    pages = PageSet(budget)
+    assert not pages.add(0, 10)
+    assert pages.add(5, 1 << 50)  # what is known goes on
+    assert pages.exceeded
+    assert pages.count() == PIECE
+    assert pages.missing(0, 1 << 50) == PIECE
+
+
+def test_the_budget_ends_in_the_middle_of_a_range() -> None:
+    pages = PageSet(Budget(1))
+    assert not pages.add(0, 10)
+    pages.add(PIECE - 1, 2)
+    assert pages.exceeded
+    assert not pages.add(PIECE * 7, 1)
+    assert pages.has(PIECE - 1, 2)

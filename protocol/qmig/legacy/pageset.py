@@ -51,7 +51,9 @@ class PageSet:
     def add(self, first: int, count: int) -> bool:
         """Adds `count` pages from `first` on; whether one of them was there before."""
         there = 0
-        for piece, mask in _pieces(first, count):
+        if count >> _SHIFT > self._budget.left + len(self._pieces):
+            self._budget.left = -1
+        for piece, mask in self._known(first, count) if self._budget.exceeded else _pieces(first, count):
             bits = self._pieces.get(piece)
             if bits is None:
                 if self._budget.exceeded:
@@ -65,18 +67,21 @@ class PageSet:
 
     def discard(self, first: int, count: int) -> None:
         """Takes pages out."""
-        last = (first + count - 1) >> _SHIFT
-        if last - (first >> _SHIFT) > len(self._pieces):
-            # A range that claims more than there is.
-            for piece in [number for number in self._pieces if first >> _SHIFT < number < last]:
-                self._pieces[piece] = 0
-            self.discard(first, PIECE - (first & _MASK))
-            self.discard(last << _SHIFT, (first + count) - (last << _SHIFT))
-            return
-        for piece, mask in _pieces(first, count):
-            bits = self._pieces.get(piece)
-            if bits is not None:
-                self._pieces[piece] = bits & ~mask
+        for piece, mask in self._known(first, count):
+            self._pieces[piece] &= ~mask
+
+    def _known(self, first: int, count: int) -> Iterator[tuple[int, int]]:
+        """The part of the range that can be in the set, as (piece, mask): a range may claim any size."""
+        end = first + count
+        lowest, beyond = first >> _SHIFT, (end + _MASK) >> _SHIFT
+        if beyond - lowest <= len(self._pieces):
+            wanted = [piece for piece in range(lowest, beyond) if piece in self._pieces]
+        else:
+            wanted = [piece for piece in self._pieces if lowest <= piece < beyond]
+        for piece in wanted:
+            base = piece << _SHIFT
+            low, high = max(first - base, 0), min(end - base, PIECE)
+            yield piece, (1 << high) - (1 << low)
 
     @property
     def exceeded(self) -> bool:
@@ -89,15 +94,9 @@ class PageSet:
 
     def copy_to(self, other: PageSet, first: int, count: int) -> int:
         """Adds to `other` those of these pages that are in the set; how many they are."""
-        last = (first + count - 1) >> _SHIFT
         copied = 0
-        wide = last - (first >> _SHIFT) > len(self._pieces)
-        for piece in list(self._pieces) if wide else range(first >> _SHIFT, last + 1):
-            base = piece << _SHIFT
-            low, high = max(first, base), min(first + count, base + PIECE)
-            bits = self._pieces.get(piece, 0) & ((1 << max(high - base, 0)) - 1) >> (low - base) << (
-                low - base
-            )
+        for piece, mask in self._known(first, count):
+            bits = self._pieces[piece] & mask
             if bits:
                 copied += bits.bit_count()
                 other._merge(piece, bits)
@@ -112,7 +111,7 @@ class PageSet:
 
     def touches(self, first: int, count: int) -> bool:
         """Whether any of these pages is in the set."""
-        return any(self._pieces.get(piece, 0) & mask for piece, mask in _pieces(first, count))
+        return any(self._pieces[piece] & mask for piece, mask in self._known(first, count))
 
     def has(self, first: int, count: int) -> bool:
         """Whether all of these pages are in the set."""
