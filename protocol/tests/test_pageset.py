@@ -48,7 +48,7 @@ def test_a_range_beyond_the_budget_is_given_up_at_once() -> None:
 def test_the_budget_ends_in_the_middle_of_a_range() -> None:
     pages = PageSet(Budget(1))
     assert not pages.add(0, 10)
-    pages.add(PIECE - 1, 2)
+    pages.add(PIECE - 1, PIECE + 2)
     assert pages.exceeded
     assert not pages.add(PIECE * 7, 1)
-    assert pages.has(PIECE - 1, 2)
+    assert pages.missing(PIECE - 1, PIECE + 2) == 2 * PIECE
