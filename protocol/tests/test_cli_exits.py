@@ -14,8 +14,9 @@ import pytest
 from qmig import cli
 from qmig.cli import main
 from qmig.cli.conformance import EXIT_OF_PYTEST, run_module
-from qmig.cli.exits import CommandError, Exit, exit_for, one_line
+from qmig.cli.exits import CommandError, Exit, exit_for, one_line, verdict
 from qmig.errors import (
+    LimitExceeded,
     LocalProtocolError,
     QmigError,
     RemoteProtocolError,
@@ -34,6 +35,7 @@ CASES: list[tuple[BaseException, Exit, str]] = [
     (click.Abort(), Exit.CANCELLED, "cancelled"),
     (BrokenPipeError(), Exit.CANCELLED, ""),
     (UnsupportedFeature("qpl", **REMOTE), Exit.USAGE, "offset 0x8, stream: qpl [LEG-GEN-001]"),
+    (LimitExceeded("big", **REMOTE), Exit.USAGE, "offset 0x8, stream: big [LEG-GEN-001]"),
     (RemoteProtocolError("bad", **REMOTE), Exit.BAD, "offset 0x8, stream: bad [LEG-GEN-001]"),
     (TruncatedStream("cut", **REMOTE), Exit.BAD, "offset 0x8, stream: cut [LEG-GEN-001]"),
     (LocalProtocolError("wrong", requirement="LEG-GEN-001"), Exit.USAGE, "wrong [LEG-GEN-001]"),
@@ -48,6 +50,15 @@ CASES: list[tuple[BaseException, Exit, str]] = [
 @pytest.mark.parametrize(("problem", "code", "line"), CASES, ids=lambda v: type(v).__name__)
 def test_exception_to_exit_code(problem: BaseException, code: Exit, line: str) -> None:
     assert exit_for(problem) == (code, line)
+
+
+def test_one_fault_makes_an_input_bad() -> None:
+    limit, unknown, cut = (
+        kind("x", **REMOTE) for kind in (LimitExceeded, UnsupportedFeature, TruncatedStream)
+    )
+    assert verdict([]) is Exit.GOOD
+    assert verdict([limit]) is verdict([unknown]) is verdict([limit, unknown]) is Exit.USAGE
+    assert verdict([cut]) is verdict([limit, cut]) is Exit.BAD
 
 
 def test_unforeseen_exception_is_named_as_our_defect(capfd: pytest.CaptureFixture[str]) -> None:

@@ -305,6 +305,21 @@ def test_a_second_header_is_a_second_attempt(live: bool) -> None:
     assert heard.session.attempts[0].state is not heard.session.attempts[1].state
 
 
+def test_channels_that_were_cut_with_their_attempt_are_not_held_against_each_other() -> None:
+    whole = channels_of(migrations.multifd())
+    story = migrations.multifd()
+    story.drop(max(n for n, (channel, _) in enumerate(story) if channel == "multifd-0"))  # its last SYNC
+    first = channels_of(story)
+    assert hear(first).findings() == [("multifd-0", "LEG-MFD-056")]
+    first["main"] = first["main"][:-1]
+    assert hear(first).findings() == [("multifd-0", "LEG-MFD-056")]
+    again = {f"{name}-2": data for name, data in whole.items()}
+    heard = hear(first | again)
+    assert heard.findings() == []
+    assert [error.channel for error in heard.errors if not heard.session.overcome(error)] == []
+    assert [error.channel for error in heard.errors] == ["main"]
+
+
 def test_a_recovery_whose_first_part_is_missing() -> None:
     """Its sections were opened on the channel that is not there."""
     data = {"main": migrations.recovery().bytes_of("main-2")}

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import click
 
-from qmig.cli.exits import CommandError, Exit
+from qmig.cli.exits import CommandError, Exit, verdict
 from qmig.cli.feeding import gather, tell
-from qmig.errors import RemoteProtocolError, UnsupportedFeature
+from qmig.errors import RemoteProtocolError
 from qmig.legacy.connection import Told
 from qmig.legacy.session import MigrationSession
 
@@ -102,7 +102,7 @@ def decode(
             broke(problem)
     findings = session.finish()
     report.finish(findings, extractor.finish() if extractor is not None else [])
-    return _verdict(file, errors, findings)
+    return _ended(file, [*(error for error in errors if not session.overcome(error)), *findings])
 
 
 def _schema(path: str | None) -> Schema | None:
@@ -145,11 +145,9 @@ def _watched(
     return with_bar(story, session, sum(sizes))
 
 
-def _verdict(file: str, errors: list[RemoteProtocolError], findings: Sequence[Finding]) -> int:
-    """Good without a finding. A stream that is only beyond us is an input we cannot use."""
-    found: list[object] = [*errors, *findings]
-    if not found:
+def _ended(file: str, faults: list[RemoteProtocolError | Finding]) -> int:
+    """The exit code for what was found; raised with the first finding where there is one."""
+    if not faults:
         return Exit.GOOD
-    more = f" (and {len(found) - 1} more findings)" if len(found) > 1 else ""
-    ours = all(isinstance(problem, UnsupportedFeature) for problem in found)
-    raise CommandError(f"{file}: {found[0]}{more}", Exit.USAGE if ours else Exit.BAD)
+    more = f" (and {len(faults) - 1} more findings)" if len(faults) > 1 else ""
+    raise CommandError(f"{file}: {faults[0]}{more}", verdict(faults))

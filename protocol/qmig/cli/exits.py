@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import enum
 import errno
+from collections.abc import Iterable
+from typing import Final
 
 import click
 
-from qmig.errors import EnvironmentProblem, ProtocolError, QmigError, RemoteProtocolError, UnsupportedFeature
+from qmig.errors import (
+    EnvironmentProblem,
+    LimitExceeded,
+    ProtocolError,
+    QmigError,
+    RemoteProtocolError,
+    UnsupportedFeature,
+)
 
 
 class Exit(enum.IntEnum):
@@ -35,6 +44,18 @@ class CommandError(Exception):
         self.code = code
 
 
+#: What no fault of the input is: it may be right, and this reader cannot go on. Such an input is unusable.
+BEYOND_US: Final = (LimitExceeded, UnsupportedFeature)
+
+
+def verdict(problems: Iterable[object]) -> Exit:
+    """The exit code for what was found in an input: one fault is enough to call it bad."""
+    found = list(problems)
+    if not found:
+        return Exit.GOOD
+    return Exit.USAGE if all(isinstance(problem, BEYOND_US) for problem in found) else Exit.BAD
+
+
 #: An input that the user named and that cannot be used is usage; every other system error is environment.
 _INPUT_ERRNOS = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP})
 
@@ -54,10 +75,8 @@ def exit_for(problem: BaseException) -> tuple[Exit, str]:
         case BrokenPipeError():
             # The reader of our output has gone (`qmig decode … | head`): it wants no more, and no complaint.
             return Exit.CANCELLED, ""
-        case UnsupportedFeature():
-            return Exit.USAGE, str(problem)
         case RemoteProtocolError():
-            return Exit.BAD, str(problem)
+            return verdict([problem]), str(problem)
         case ProtocolError():
             return Exit.USAGE, f"{problem} [{problem.requirement}]"
         case EnvironmentProblem():

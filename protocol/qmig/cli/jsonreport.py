@@ -93,27 +93,20 @@ class JsonReport:
                 "channel": line.name,
                 "consumed": (line.error.offset if line.error else line.position) - line.offset,
                 "events": line.events,
-                "whole": line.closed and line.error is None,
+                "whole": line.whole,
             }
             for line in self._session.lines()
         ]
-        problems: list[RemoteProtocolError | Finding] = [*self._errors, *findings]
         found = [
-            {
-                "channel": problem.channel,
-                "offset": problem.offset,
-                "record": problem.record,
-                "message": problem.message,
-                "requirement": problem.requirement,
-            }
-            for problem in problems
+            *(_problem(error, self._session.overcome(error)) for error in self._errors),
+            *(_problem(finding, False) for finding in findings),
         ]
         tail = {
             "channels": channels,
             "ram": self._ram(),
             "extracted": [block._asdict() for block in extracted],
             "findings": found,
-            "good": not found,
+            "good": all(row["overcome"] for row in found),
         }
         self._out.write("\n],\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in tail.items()))
         self._out.write("}\n")
@@ -184,6 +177,17 @@ class JsonReport:
     def _write(self, item: dict[str, Any]) -> None:
         self._out.write(self._separator + json.dumps(item))
         self._separator = ",\n"
+
+
+def _problem(problem: RemoteProtocolError | Finding, overcome: bool) -> dict[str, Any]:
+    return {
+        "channel": problem.channel,
+        "offset": problem.offset,
+        "record": problem.record,
+        "message": problem.message,
+        "requirement": problem.requirement,
+        "overcome": overcome,
+    }
 
 
 def _fields(event: Record) -> dict[str, Any]:

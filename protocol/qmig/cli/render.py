@@ -124,8 +124,11 @@ class TextReport:
             self._line(f"{line.name}: {_ending(line)}")
         if self._errors or findings:
             self._line("")
-        for problem in (*self._errors, *findings):
-            self._line(f"finding: {problem}")
+        for error in self._errors:
+            overcome = self._session.overcome(error)
+            self._line(f"overcome: {error}" if overcome else f"finding: {error}")
+        for finding in findings:
+            self._line(f"finding: {finding}")
         self._out.flush()
 
     # -- sections --------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from qmig.cli.exits import CommandError, Exit
+from qmig.cli.exits import BEYOND_US, CommandError, Exit
 
 if TYPE_CHECKING:
     from qmig.cli.inputs import Input
@@ -96,7 +96,7 @@ def _check(
 ) -> tuple[Report, Facts, RemoteProtocolError | None]:
     """The report, what the input tells of its source, and what is beyond our reader (None: nothing)."""
     from qmig.cli.feeding import tell
-    from qmig.errors import LimitExceeded, RemoteProtocolError, UnsupportedFeature
+    from qmig.errors import RemoteProtocolError
     from qmig.legacy.session import MigrationSession
     from qmig.legacy.verify import Verifier
 
@@ -110,7 +110,7 @@ def _check(
     for item in tell(MigrationSession(schema=described), inputs):
         if isinstance(item, RemoteProtocolError):
             verifier.failed(item.channel or "main", item)
-            if isinstance(item, (LimitExceeded, UnsupportedFeature)):
+            if isinstance(item, BEYOND_US):
                 beyond = beyond or item
         else:
             verifier.check(item.channel, item.event)

@@ -13,13 +13,24 @@ if TYPE_CHECKING:
     from qmig.legacy.verify.findings import Finding
 
 
+def superseded(connection: Connection, connections: Iterable[Connection]) -> bool:
+    """Whether a later connection was read to its end: then where this one was cut is no fault."""
+    return any(
+        other.number > connection.number and other.main is not None and other.main.whole
+        for other in connections
+    )
+
+
 def loose_ends(connections: Iterable[Connection]) -> Iterator[Finding]:
     """Findings for sync points unmet, and channels missing or misnamed. One for each cause."""
-    for connection in sorted(connections, key=lambda c: c.number):
+    everything = sorted(connections, key=lambda c: c.number)
+    for connection in everything:
         yield from _unfed(connection)
         yield from _ids(connection)
         if connection.main is not None:
             yield from _missing(connection, connection.main)
+            if superseded(connection, everything):
+                continue  # its channels were cut wherever they were
             for line in connection.many("multifd"):
                 yield from _syncs(connection, connection.main, line)
 

@@ -52,6 +52,11 @@ class Line:
         """Absolute offset of the next unread byte."""
         return self._reader.offset if self._reader else self.offset
 
+    @property
+    def whole(self) -> bool:
+        """Whether it was read to its end."""
+        return self.closed and self.error is None
+
     def give(self, data: Data) -> None:
         asked, self.starved = self.starved, False
         self.given = True

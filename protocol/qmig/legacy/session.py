@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from qmig.errors import LocalProtocolError, RemoteProtocolError
+from qmig.errors import LocalProtocolError, RemoteProtocolError, TruncatedStream
 from qmig.legacy.channels import parse_name
 from qmig.legacy.connection import Attempt, Connection, Story, Told
 from qmig.legacy.lines import Data, Line
@@ -100,6 +100,16 @@ class MigrationSession:
         if isinstance(item, RemoteProtocolError):
             raise item
         return NEED_DATA if isinstance(item, Line) else item
+
+    def overcome(self, error: RemoteProtocolError) -> bool:
+        """Whether this error of ours no longer matters: its channel was cut, and a later connection (a
+        recovery, or another attempt) was read to its end. Known when the story is over."""
+        from qmig.legacy.ending import superseded
+
+        connections = self._connections
+        if not isinstance(error, TruncatedStream) or error.channel is None:
+            return False
+        return superseded(connections[parse_name(error.channel).connection], connections.values())
 
     def finish(self) -> tuple[Finding, ...]:
         """What the end of the input left open: sync points unmet, channels missing."""
