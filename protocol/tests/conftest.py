@@ -4,7 +4,10 @@ A test with an argument ``qemu`` runs once per x86_64 build of `$QMIG_BUILDS` (o
 the one on PATH; ``qemu_arm`` likewise for aarch64. Where there is none, one skipped test says so.
 """
 
+from pathlib import Path
+
 import pytest
+import trustme
 
 from qmig.builds import BuildError, Qemu, installed
 from qmig.builds.store import find_on_path
@@ -32,3 +35,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(argument, [pytest.param(None, marks=pytest.mark.skip(reason=reason))])
             continue
         metafunc.parametrize(argument, builds, ids=[f"{build.found}-{build.version}" for build in builds])
+
+
+@pytest.fixture(scope="session")
+def x509(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as QEMU's ``tls-creds-x509`` wants it; the server is ``localhost``."""
+    folder = tmp_path_factory.mktemp("x509")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca-cert.pem")
+    for side, name in [("server", "localhost"), ("client", "client.invalid")]:
+        pair = authority.issue_cert(name)
+        pair.private_key_pem.write_to_path(folder / f"{side}-key.pem")
+        for certificate in pair.cert_chain_pems:
+            certificate.write_to_path(folder / f"{side}-cert.pem", append=True)
+    return folder

@@ -1,7 +1,7 @@
 """One connection of a migration: bytes there and, if it is duplex, bytes back.
 
-Life cycle: open from the start; `aclose` (or `abort`, which waits for nothing and wakes whoever waits on it)
-ends it, and both may be called again. Every await can be cancelled; a cancelled `send_all` leaves an unknown
+Life cycle: open from the start, ended by `aclose`. `abort` wakes whoever waits on it and makes `aclose` wait
+for nobody; both may be called again. Every await can be cancelled; a cancelled `send_all` leaves an unknown
 part sent, so that nothing may be sent behind it. One task may receive while another one sends.
 Errors: `ChannelBroken` when the other side or the way to it is gone, `trio.ClosedResourceError` when we
 have closed it ourselves.

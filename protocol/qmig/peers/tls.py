@@ -62,13 +62,17 @@ class TlsChannel(Channel):
         #: the other side went without its close_notify, as QEMU up to 9.1 does: the stream's own marks must
         #: tell whether it was complete
         self.cut = False
+        self._met = False
 
     async def handshake(self) -> None:
         """Both sides know each other behind this."""
         with self._breaking():
             await self._stream.do_handshake()
+        self._met = True
 
     async def receive_into(self, buffer: memoryview) -> int:
+        if not self._met:
+            await self.handshake()
         try:
             with self._breaking():
                 piece = await self._stream.receive_some(len(buffer))

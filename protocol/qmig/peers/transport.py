@@ -134,6 +134,8 @@ async def _only(uri: str, channel: Channel) -> AsyncIterator[Listener]:
     finally:
         for left in waiting:
             left.abort()
+            with trio.CancelScope(shield=True):
+                await left.aclose()
 
 
 async def _single(address: Address) -> Channel:
@@ -273,7 +275,7 @@ def _adopt(address: FdAddress) -> Channel:
             return FileChannel(name, fd)
         access = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
     except OSError as problem:
-        raise EnvironmentProblem(f"{name} cannot be used: {_reason(problem)}") from problem
+        raise EnvironmentProblem(f"cannot use {name}: {_reason(problem)}") from problem
     stream = trio.lowlevel.FdStream(fd)
     return PipeChannel(
         name,
@@ -319,4 +321,6 @@ def _open_file(address: FileAddress, flags: int) -> Channel:
 
 
 def _reason(problem: OSError) -> str:
-    return problem.strerror or str(problem)
+    if isinstance(problem.__cause__, ExceptionGroup):  # one attempt for each address of a host
+        problem = next((one for one in problem.__cause__.exceptions if isinstance(one, OSError)), problem)
+    return os.strerror(problem.errno) if problem.errno and problem.errno > 0 else str(problem)
