@@ -4,10 +4,10 @@ conformance suite, the table in the docs.
     for scenario in select(role=Role.DESTINATION):
         argv = scenario.arguments(qemu.version, folder)
 
-Names are those of the recordings they would make. What a build cannot do it says itself (`Unsupported`, in its
-own words: no such capability, parameter, property or machine type), so no table of versions is kept here. What
-one of our peers cannot play stands with its reason in `not_source` or `not_destination`, and what neither of
-them can in `EXCLUDED`.
+Names are those of the recordings they would make. What a build cannot do it says itself (`Unsupported`, in
+its own words: no such capability, parameter, property or machine type), so no table of versions is kept here.
+What one of our peers cannot play stands with its reason in `not_source` or `not_destination`, and what
+neither of them can in `EXCLUDED`.
 """
 
 from __future__ import annotations
