@@ -61,6 +61,8 @@ class Guest:
         path = folder / f"guest-{self.kind}.bin"
         path.write_bytes(self.image)
         if self.kind == "boot":
+            with path.open("r+b") as disk:
+                disk.truncate(1 << 20)  # the firmware boots no disk of one sector from AHCI
             return ["-drive", f"file={path},format=raw,if=ide,snapshot=off,readonly=off"]
         return [f"-{self.kind}", str(path)]
 
