@@ -118,7 +118,7 @@ class DirtyBitmapBits(DirtyBitmapChunk):
         "bits",
         Prefixed(Int64ub, limits.BITMAP_BITS),
         default=None,
-        doc="HBitmap levels, little-endian words, padded with zeros to a multiple of 32 bytes",
+        doc="one bit for each piece of `granularity` bytes, padded with zeros to a multiple of 32 bytes",
     )
 
     def validate(self) -> None:

@@ -113,8 +113,9 @@ class RamHook(Record):
 
 
 class RamZeroPage(Record):
-    """A page of one repeated byte, which is 0 in every known version's output. Declared for
-    the spec and the tests; readers deliver `RamPages`."""
+    """A page of one repeated byte, which is 0 in every known version's output.
+
+    Declared for the spec and the tests; readers deliver `RamPages`."""
 
     requirement: ClassVar[str] = "LEG-RAM-030"
     word: int = wire(Int64ub, doc="offset in the block | ZERO [| CONTINUE]")
@@ -123,7 +124,9 @@ class RamZeroPage(Record):
 
 
 class RamPage(Record):
-    """A page as it is. Declared for the spec and the tests; readers deliver `RamPages`."""
+    """A page as it is.
+
+    Declared for the spec and the tests; readers deliver `RamPages`."""
 
     requirement: ClassVar[str] = "LEG-RAM-031"
     word: int = wire(Int64ub, doc="offset in the block | PAGE [| CONTINUE]")
@@ -132,8 +135,9 @@ class RamPage(Record):
 
 
 class RamXbzrlePage(Record):
-    """A difference to the page's present content (see `qmig.legacy.xbzrle`). Readers deliver
-    `RamDeltas`."""
+    """A difference to the page's present content.
+
+    See `qmig.legacy.xbzrle`. Readers deliver `RamDeltas`."""
 
     requirement: ClassVar[str] = "LEG-RAM-032"
     word: int = wire(Int64ub, doc="offset in the block | XBZRLE [| CONTINUE]")
@@ -143,7 +147,9 @@ class RamXbzrlePage(Record):
 
 
 class RamCompressedPage(Record):
-    """A page as one zlib stream (capability `compress`, until 9.0). Readers deliver `RamDeltas`."""
+    """A page as one zlib stream (capability `compress`, until 9.0).
+
+    Readers deliver `RamDeltas`."""
 
     requirement: ClassVar[str] = "LEG-RAM-033"
     word: int = wire(Int64ub, doc="offset in the block | COMPRESS_PAGE [| CONTINUE]")
