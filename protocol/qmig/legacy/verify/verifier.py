@@ -58,6 +58,8 @@ RULES: Final[dict[str, Rule]] = {
 #: Statements that no recording can show, by the beginning of their ids, and why.
 NOT_SHOWN: Final[dict[str, str]] = {
     "LEG-DST": "what a destination does with a stream is seen in a conformance run, not in the stream",
+    "LEG-COL": "what COLO's sides say to each other is behind the stream that is read here",
+    "LEG-RDM": "RDMA's messages are beside the stream",
     "LEG-VER": "what both sides must have in common is seen when they meet",
 }
 
