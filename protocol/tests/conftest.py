@@ -39,12 +39,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def x509(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as QEMU's ``tls-creds-x509`` wants it; the server is ``localhost``."""
+    """A folder as QEMU's ``tls-creds-x509`` wants it; the server is ``localhost``, 127.0.0.1."""
     folder = tmp_path_factory.mktemp("x509")
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca-cert.pem")
-    for side, name in [("server", "localhost"), ("client", "client.invalid")]:
-        pair = authority.issue_cert(name)
+    for side, names in [("server", ("localhost", "127.0.0.1")), ("client", ("client.invalid",))]:
+        pair = authority.issue_cert(*names)
         pair.private_key_pem.write_to_path(folder / f"{side}-key.pem")
         for certificate in pair.cert_chain_pems:
             certificate.write_to_path(folder / f"{side}-cert.pem", append=True)

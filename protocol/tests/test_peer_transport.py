@@ -19,7 +19,7 @@ from qmig.peers.tls import TlsChannel, TlsCredentials
 from qmig.peers.transport import connect, listen, listen_pair
 
 DATA = bytes(range(256)) * 5000  # more than any buffer on the way holds
-DUPLEX = ("tcp:localhost:0", "tcp:127.0.0.1:0", "tcp:[::1]:0", "unix:{folder}/s")
+DUPLEX = ("tcp:127.0.0.1:0", "tcp:[::1]:0", "unix:{folder}/s")
 
 
 def descriptors() -> dict[str, str]:
@@ -270,15 +270,15 @@ async def test_abort_wakes_whoever_waits(text: str, tmp_path: Path) -> None:
 
 
 async def test_a_reset_is_a_break_and_not_an_end(tmp_path: Path) -> None:
-    async with pair("tcp:localhost:0", tmp_path) as (ours, theirs):
+    async with pair("tcp:127.0.0.1:0", tmp_path) as (ours, theirs):
         await ours.send_all(b"unread")
         await trio.testing.wait_all_tasks_blocked()
         await theirs.aclose()  # with bytes unread: a reset
-        with pytest.raises(ChannelBroken, match=r"tcp:localhost:\d+: Connection reset by peer"):
+        with pytest.raises(ChannelBroken, match=r"tcp:127.0.0.1:\d+: Connection reset by peer"):
             await read_all(ours)
 
 
-@pytest.mark.parametrize("text", ["tcp:localhost:1", "unix:{folder}/none", "file:{folder}/none/x", "fd:999"])
+@pytest.mark.parametrize("text", ["tcp:127.0.0.1:1", "unix:{folder}/none", "file:{folder}/none/x", "fd:999"])
 async def test_what_cannot_be_connected_to(text: str, tmp_path: Path) -> None:
     address = parse_address(text.format(folder=tmp_path))
     with pytest.raises(EnvironmentProblem) as problem:
@@ -333,7 +333,7 @@ def credentials(x509: Path) -> TlsCredentials:
     return TlsCredentials(x509)
 
 
-@pytest.mark.parametrize("text", ["tcp:localhost:0"])
+@pytest.mark.parametrize("text", ["tcp:127.0.0.1:0"])
 async def test_tls_goes_both_ways_and_ends(text: str, tmp_path: Path, credentials: TlsCredentials) -> None:
     async with pair(text, tmp_path, credentials) as (ours, theirs):
         assert isinstance(ours, TlsChannel)
@@ -362,7 +362,7 @@ async def test_tls_goes_both_ways_and_ends(text: str, tmp_path: Path, credential
 async def test_tls_without_a_goodbye_is_an_end_that_is_remembered(
     tmp_path: Path, credentials: TlsCredentials
 ) -> None:
-    async with pair("tcp:localhost:0", tmp_path, credentials) as (ours, theirs):
+    async with pair("tcp:127.0.0.1:0", tmp_path, credentials) as (ours, theirs):
         assert isinstance(ours, TlsChannel)
 
         async def leave() -> None:
@@ -379,7 +379,7 @@ async def test_tls_without_a_goodbye_is_an_end_that_is_remembered(
 
 async def test_tls_of_a_stranger_is_refused(x509: Path, tmp_path: Path) -> None:
     stranger = TlsCredentials(x509, hostname="elsewhere.invalid")
-    async with listen(parse_address("tcp:localhost:0"), tls=TlsCredentials(x509)) as listener:
+    async with listen(parse_address("tcp:127.0.0.1:0"), tls=TlsCredentials(x509)) as listener:
         ours = await connect(parse_address(listener.uri), tls=stranger)
         theirs = await listener.accept()
 
