@@ -25,6 +25,17 @@ def test_registry_and_enum_agree(name: str) -> None:
     assert differences(REGISTRIES[name]) == []
 
 
+def test_every_outcome_is_one_that_the_chapter_explains() -> None:
+    """And every row tells it for each build that can be asked: since 5.2, or (exit-on-error) since 9.1."""
+    words = {"runs", "exits", "stays", "waits", "blocks", "dies", "pauses"}
+    chapter = (ROOT / "legacy" / "90-destination.md").read_text(encoding="utf-8")
+    assert all(f"`{word}`" in chapter for word in words)
+    for entry in REGISTRIES["destination-outcomes"].entries:
+        builds = {"v10_0", "v11_1"} | ({"v5_2", "v7_2"} if entry.since == "5.2" else set())
+        assert entry.extra.keys() == builds, entry.value
+        assert set(entry.extra.values()) <= words, entry.value
+
+
 @pytest.mark.parametrize("entry", SAMPLES)
 def test_sample_is_read_whole_and_written_back(entry: Entry) -> None:
     sample, record = sample_of(entry)
