@@ -8,7 +8,7 @@ REPORT ?= report
 AROUND_CORE := */qmig/__main__.py,*/qmig/_nursery.py,*/qmig/qmp.py,*/qmig/builds/*,*/qmig/cli/*,*/qmig/peers/*,*/qmig/spec/*,*/qmig/testing/*
 
 .DEFAULT_GOAL := help
-.PHONY: help env test lint unit spec spec-check conformance bench
+.PHONY: help env test lint unit spec spec-check live conformance bench
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -35,6 +35,9 @@ spec-check: env ## ids, registries, vectors, links, generated parts
 
 spec: env ## rewrite the generated parts of the specification
 	$(BIN)/qmig spec render
+
+live: env ## every migration with every build there is, our peer on either side (several minutes)
+	$(BIN)/python -m pytest -q -n 2 -m 'live or not live' protocol/tests/live
 
 conformance: env ## run the suite on a real QEMU, or on the recordings where none can be had
 	$(BIN)/qmig conformance run --report $(REPORT)

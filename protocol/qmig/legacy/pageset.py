@@ -125,6 +125,17 @@ class PageSet:
                 return (piece << _SHIFT) + (absent & -absent).bit_length() - 1
         return None
 
+    def next_run(self, start: int, stop: int) -> tuple[int, int] | None:
+        """The first run of pages of the set between two pages, as (first, count). It may go on behind
+        `count`, where a piece of the set ends. The caller bounds the range."""
+        for piece, mask in _pieces(start, stop - start):
+            bits = self._pieces.get(piece, 0) & mask
+            if bits:
+                low = (bits & -bits).bit_length() - 1
+                bits >>= low
+                return (piece << _SHIFT) + low, (~bits & (bits + 1)).bit_length() - 1
+        return None
+
     def ranges(self) -> Iterator[tuple[int, int]]:
         """The pages as (first, count), in order."""
         for piece in sorted(self._pieces):

@@ -188,7 +188,7 @@ def _capabilities() -> Iterator[Scenario]:
     )
     yield Scenario(
         name="block-migration", what="a disk is sent", memory=8, capabilities={"block": True},
-        options=("-drive", "file={folder}/disk.raw,format=raw,if=none,id=dk,locking=off",
+        options=("-drive", "file={folder}/disk.raw,format=raw,if=none,id=dk",
                  "-device", "virtio-blk-pci,drive=dk"),
         files={"disk.raw": 4 * MIB},
     )  # fmt: skip
@@ -289,8 +289,9 @@ def _postcopy() -> Iterator[Scenario]:
 
 def _repeated() -> Iterator[Scenario]:
     yield Scenario(
-        name="precopy-twice", what="cancelled, then done again", flow=Flow.CANCEL, memory=12, options=SERIAL
-    )
+        name="precopy-twice", what="cancelled, then done again", flow=Flow.CANCEL, memory=12, options=SERIAL,
+        not_source="a destination that loses its source in precopy ends, and there is nobody to come back to",
+    )  # fmt: skip
     for other in ("5.2", "7.2", "10.0", "11.1"):
         yield Scenario(
             name=f"cross-q35-to-{other}", what=f"a machine type that {other} has too", other=other,
