@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qmig._wire import Raw, Record
@@ -449,3 +449,32 @@ def test_recordings_give_the_memory_that_another_decoder_found(vector: Vector) -
             "multifd_zero": 0,
         } == fact["counts"]
         assert block.never_sent in (fact["pages_never_sent"], None)
+
+
+#: lengths of runs of pages, each of one kind: data, zeros, or another byte
+patterns = st.lists(st.tuples(st.sampled_from("dzf"), st.integers(1, 40)), min_size=1, max_size=14)
+
+
+@given(patterns, st.booleans(), st.integers(0, 3), st.booleans())
+@example([("d", 3), ("z", 1)] * 40, False, 0, False)  # as it is in a guest in use
+@example([("z", 3), ("d", 1), ("z", 30), ("d", 2), ("z", 2), ("f", 1), ("d", 1)], False, 1, False)
+@example([("d", 300), ("z", 16), ("d", 1)], False, 0, False)
+def test_consecutive_pages_in_any_pattern(
+    pattern: list[tuple[str, int]], named: bool, first: int, used: bool
+) -> None:
+    """What the short way through a batch leaves in memory is what its records say."""
+    contents: list[bytes | int] = []
+    for kind, count in pattern:
+        for _ in range(count):
+            page = bytes([len(contents) % 251 + 1]) * SIZE
+            contents.append(page if kind == "d" else 0 if kind == "z" else 7)
+    length = (first + len(contents)) * SIZE - 100
+    ram, (store,) = image(length)
+    if used:
+        ram.apply(RamPages.of("a", SIZE, [(first * SIZE, PAGE)], named=True))
+    records = [((first + number) * SIZE, content) for number, content in enumerate(contents)]
+    ram.apply(RamPages.of("a", SIZE, records, named=named))
+    expected = bytes(first * SIZE) + b"".join(
+        bytes([content]) * SIZE if isinstance(content, int) else content for content in contents
+    )
+    assert store.memory == expected[:length]

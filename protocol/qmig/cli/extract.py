@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from qmig._wire import Raw
+from qmig.cli.writer import Writer
 from qmig.errors import LocalProtocolError, RemoteProtocolError
 from qmig.legacy.connection import Told
 from qmig.legacy.header import FileHeader
@@ -65,21 +66,18 @@ class FileStore:
         self._pool = pool
 
     def write(self, offset: int, pieces: Sequence[Raw]) -> None:
-        descriptor = self._pool.descriptor(self.path)
-        done = os.pwritev(descriptor, pieces, offset)
-        if done < sum(map(len, pieces)):  # interrupted, or the disk is full: the next try says so
-            whole = memoryview(b"".join(pieces))
-            while done < len(whole):
-                done += os.pwrite(descriptor, whole[done:], offset + done)
+        self._pool.writer.write(self._pool.descriptor(self.path), offset, pieces)
 
     def read(self, offset: int, size: int) -> bytes:
+        self._pool.writer.settle()
         return os.pread(self._pool.descriptor(self.path), size, offset).ljust(size, b"\0")
 
 
 class Pool:
-    """Open files, a bounded number of them."""
+    """Open files, a bounded number of them, and what writes to them."""
 
     def __init__(self) -> None:
+        self.writer = Writer()
         self._open: dict[Path, int] = {}
         self._made: set[Path] = set()
 
@@ -87,15 +85,23 @@ class Pool:
         found = self._open.get(path)
         if found is None:
             if len(self._open) >= OPEN_FILES:
-                self.close()
+                self._close_files()
             fresh = 0 if path in self._made else os.O_CREAT | os.O_EXCL
             self._made.add(path)
             found = self._open[path] = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | fresh, 0o600)
         return found
 
     def close(self) -> None:
-        while self._open:
-            os.close(self._open.popitem()[1])
+        """Closes the files when all is written; the pool can be used on."""
+        self._close_files()
+        self.writer.close()
+
+    def _close_files(self) -> None:
+        try:
+            self.writer.settle()
+        finally:
+            while self._open:
+                os.close(self._open.popitem()[1])
 
 
 class Extractor:

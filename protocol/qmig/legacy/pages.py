@@ -10,7 +10,8 @@ matches bytes too many behind a possessive group. Greedy costs the same, as noth
 make it go back, and the bound keeps what `re` remembers of each repetition small.
 Rule 4: a full scan sends page after page. `groups` recognises 64 KiB of consecutive pages
 by one back-referenced prefix, which makes the count by kind and the proof that the
-offsets ascend free of charge. Everything else goes through `batch`, 512 records at a time.
+offsets ascend free of charge. Behind a range of one kind only, `_alike` looks whether more of that
+kind follow, without the expression. Everything else goes through `batch`, 512 records at a time.
 """
 
 from __future__ import annotations
@@ -26,14 +27,18 @@ from array import array
 from collections.abc import Callable, Generator, Iterator
 from typing import Final, NamedTuple, TypeAlias
 
+from qmig.legacy import progression
+
 #: records that `batch` looks at in one go: bounds its lists
 BATCH: Final = 512
 #: ends of events: bounds the arrays that describe one
 MAX_RECORDS: Final = 1 << 18
 MAX_ASCENTS: Final = 1024
 #: 64 KiB groups found by one match: more groups, fewer calls
-GROUPS: Final = 4
+GROUPS: Final = 2
 _SPAN: Final = 65536
+#: pages of one kind that are looked for at first, behind a range of that kind
+_ALIKE: Final = 64
 #: (PAGE run)(ZERO run) pairs found by one match
 PAIRS: Final = 8
 
@@ -283,29 +288,59 @@ class PageScan:
             self.at = at
 
     def _groups(self, groups: tuple[tuple[_Match, int], ...]) -> bool:
-        """Whole 64 KiB ranges of consecutive pages."""
+        """Whole 64 KiB ranges of consecutive pages; behind one of a single kind, what follows of it."""
         view, at, end, stride = self.view, self.at, self.end, 8 + self.page_size
         start = address = self.last + self.page_size if self.last >= 0 else 0
         if address % _SPAN:
             return False
         normal = zero = 0
+        alike = None
         limit = min(self.used_length, start + (MAX_RECORDS - self.records) * self.page_size)
         for match, count in groups:
             span = count * _SPAN
-            while address + span <= limit and (found := match(view, at, end)) is not None:
+            while not alike and address + span <= limit and (found := match(view, at, end)) is not None:
                 prefix = address >> 16
                 if found.groups() != tuple([n.to_bytes(6, "big") for n in range(prefix, prefix + count)]):
                     break
-                stop = found.end()
-                normal += (stop - at) // stride
-                zero += (stop - at) % stride // 9
-                at = stop
+                pages, zeros = divmod(found.end() - at, stride)
+                normal += pages
+                zero += zeros // 9
+                at = found.end()
                 address += span
+                alike = _ZERO if not pages else None if zeros else _PAGE
         if address == start:
             return False
         self.add(start, address - self.page_size, normal, zero)
         self.at = at
+        if alike:
+            self._alike(alike)
         return True
+
+    def _alike(self, flags: int) -> None:
+        """Consecutive pages of one kind (of ZERO ones, those that are filled with 0)."""
+        size, kinds = (9, (0, 1)) if flags == _ZERO else (8 + self.page_size, (1, 0))
+        count = _ALIKE
+        while self._room(size, count):
+            address = self.last + self.page_size
+            records = self.view[self.at : self.at + count * size]
+            if flags == _ZERO:
+                first, step = (address | flags) << 8, self.page_size << 8
+                known = progression.following(records.tobytes(), 9, first, step)
+            else:
+                words = records.cast("Q")[:: size // 8].tobytes()
+                known = progression.following(words, 8, address | flags, self.page_size)
+            if known:
+                last = address + (known - 1) * self.page_size
+                self.add(address, last, known * kinds[0], known * kinds[1])
+                self.at += known * size
+            if known < count:
+                return
+            count = min(2 * count, progression.MOST)
+
+    def _room(self, size: int, count: int) -> bool:
+        """Whether there may be so many more records of `size` bytes, for consecutive pages."""
+        space = min(self.used_length - self.last, (MAX_RECORDS - self.records) * self.page_size)
+        return count * size <= self.end - self.at and count * self.page_size < space
 
     def _batch(self) -> bool:
         """Up to BATCH records in any order."""
@@ -333,14 +368,23 @@ class PageScan:
         return True
 
 
-def record_runs(view: memoryview, page_size: int, name: bytes, first: int | None) -> Iterator[Run]:
+#: takes unnamed records of consecutive pages from a place in a view and an offset in the block on; where it
+#: ends in both
+Stretch: TypeAlias = Callable[[memoryview, int, int], tuple[int, int]]
+
+
+def record_runs(
+    view: memoryview, page_size: int, name: bytes, first: int | None, stretch: Stretch | None = None
+) -> Iterator[Run]:
     """All records of one batch of pages as runs, in order. `first` is the first page's offset if the
-    pages are known to be consecutive."""
+    pages are known to be consecutive; then `stretch` may take what it likes of the unnamed ones itself."""
     at, end = 0, len(view)
     address = first or 0
     sizes = strides(page_size, len(name))
     while at < end:
-        if first is not None:
+        if first is not None and stretch is not None:
+            at, address = stretch(view, at, address)
+        elif first is not None:
             at, address = yield from _pair_runs(view, at, address, page_size)
         found = batch(view, at, end, page_size, name) if at < end else None
         if found is None:
@@ -356,21 +400,26 @@ def record_runs(view: memoryview, page_size: int, name: bytes, first: int | None
             address += count * page_size
 
 
+def pair_spans(view: memoryview, at: int, page_size: int) -> Iterator[tuple[tuple[int, int], ...]]:
+    """Where records without names lie from `at` on: a span of PAGE records, one of ZERO records, and so on;
+    any of them may be empty. The pages have to be known to be consecutive."""
+    match, end = _pairs(page_size), len(view)
+    while (found := match(view, at, end)) is not None and found.end() > at:
+        yield found.regs[1:]
+        at = found.end()
+
+
 def _pair_runs(
     view: memoryview, at: int, address: int, page_size: int
 ) -> Generator[Run, None, tuple[int, int]]:
     """Runs of records without names, for pages known to be consecutive from `address` on; returns where
     they end, in the view and in the block."""
-    match = _pairs(page_size)
     kinds = ((RunKind.PAGE, 8 + page_size), (RunKind.ZERO, 9)) * PAIRS
-    groups = [(number, kind, stride) for number, (kind, stride) in enumerate(kinds, 1)]
-    end = len(view)
-    while (found := match(view, at, end)) is not None and found.end() > at:
-        for group, kind, stride in groups:
-            stop = found.end(group)
-            if stop > at:
-                pages = (stop - at) // stride
-                yield Run(kind, address, pages, at)
+    for spans in pair_spans(view, at, page_size):
+        for (low, high), (kind, stride) in zip(spans, kinds, strict=True):
+            if high > low:
+                pages = (high - low) // stride
+                yield Run(kind, address, pages, low)
                 address += pages * page_size
-                at = stop
+                at = high
     return at, address

@@ -32,7 +32,8 @@ from qmig._wire import (
     wire_if,
 )
 from qmig.errors import LocalProtocolError
-from qmig.legacy.pages import Ascent, PageScan, Run, batch, record_runs, strides
+from qmig.legacy import progression
+from qmig.legacy.pages import Ascent, PageScan, Run, Stretch, batch, record_runs, strides
 
 #: only version that all known QEMU versions write and read
 RAM_VERSION = 4
@@ -238,10 +239,10 @@ class RamPages(Record):
         name = 1 + len(raw_name(self.block)) if kind & 2 else 0
         return 8 + name + (self.page_size if kind & 1 else 1)
 
-    def runs(self) -> Iterator[Run]:
-        """The records in order, as runs of one kind for consecutive pages."""
+    def runs(self, stretch: Stretch | None = None) -> Iterator[Run]:
+        """The records in order, as runs of one kind for consecutive pages, but for what `stretch` takes."""
         first = self.ascents[0].first if self.consecutive else None
-        return record_runs(memoryview(self.data), self.page_size, raw_name(self.block), first)
+        return record_runs(memoryview(self.data), self.page_size, raw_name(self.block), first, stretch)
 
     def pieces(self) -> Iterator[RamPages]:
         """The batch, cut between its ascents."""
@@ -267,8 +268,8 @@ class RamPages(Record):
     def addresses(self) -> array[int]:
         """The offset of every record's page in the block, in order, in bytes."""
         if self.consecutive:
-            first, last, _, _ = self.ascents[0]
-            return array("Q", range(first, last + 1, self.page_size))
+            first, _, normal, zero = self.ascents[0]
+            return progression.numbers(first, self.page_size, normal + zero)
         found = array("Q")
         view, at = memoryview(self.data), 0
         while (records := batch(view, at, len(view), self.page_size, raw_name(self.block))) is not None:

@@ -122,7 +122,7 @@ class BlockImage:
         clean = once and not self.written.touches(*span)
         gather = Gather(self.store, self.length, size, self.written)
         strides = [batch.stride(kind) for kind in range(4)]
-        for kind, address, pages, at in batch.runs():
+        for kind, address, pages, at in batch.runs(gather.stretch if clean and self.store else None):
             stride = strides[kind]
             end = at + stride * pages
             if not once:

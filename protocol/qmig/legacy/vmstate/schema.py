@@ -173,6 +173,12 @@ class StreamSchema(DeviceSchema):
             if device.body.vmsd_name:
                 self._named.setdefault(device.body.vmsd_name, []).append(device.body)
 
+    def ends(self, section: Section, view: memoryview) -> Iterator[int]:
+        if self.own:  # as described, which needs no shapes: most callers want nothing else
+            for body in self._devices.get((section.idstr, section.instance_id), []):
+                yield body.total
+        yield from super().ends(section, view)
+
     def candidates(self, section: Section) -> Iterator[Sequence[BodyShape]]:
         exact = self._devices.get((section.idstr, section.instance_id), [])
         if self.own:
