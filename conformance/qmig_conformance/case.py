@@ -16,6 +16,8 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
+from qmig.testing.scenario import Unsupported
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -47,10 +49,6 @@ class Unmet(Exception):
         super().__init__(f"expected: {expected}; actual: {actual}")
         self.expected = expected
         self.actual = actual
-
-
-class Unsupported(Exception):
-    """The target said that it has not got this."""
 
 
 class NotShown(Exception):

@@ -16,9 +16,10 @@ from typing import Any
 from qmig.builds import Qemu
 from qmig.spec.vectors import Vector
 from qmig.testing import load_vectors
+from qmig.testing.scenario import Scenario
 from qmig_conformance import capture
 from qmig_conformance.judge import Judgement, judge
-from qmig_conformance.scenarios import SCENARIOS, Scenario
+from qmig_conformance.scenarios import SCENARIOS
 from qmig_conformance.target import Target, say
 
 

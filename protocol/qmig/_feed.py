@@ -29,7 +29,7 @@ _EMPTY: Final = memoryview(b"")
 class Feed:
     """The unread bytes of one channel; `offset` is the absolute offset of the next one."""
 
-    __slots__ = ("_chunk", "_head", "_late", "_record", "_requirement", "_start", "eof", "offset")
+    __slots__ = ("_chunk", "_head", "_late", "_record", "_requirement", "_start", "_wanted", "eof", "offset")
 
     def __init__(self, offset: int = 0) -> None:
         self._head = _EMPTY  # left over from earlier chunks, comes first; views of it may be out
@@ -37,6 +37,7 @@ class Feed:
         self._chunk = _EMPTY  # the caller's newest bytes
         self.offset = offset
         self.eof = False
+        self._wanted = 1  # bytes from `offset` on that the parser asked for last
         self.expect("stream", "LEG-GEN-001")
 
     def give(self, data: bytes | bytearray | memoryview) -> None:
@@ -80,6 +81,7 @@ class Feed:
         while self.available < size:
             if self.eof:
                 raise self.truncated(size)
+            self._wanted = size
             yield None
         if len(self._head) < size and (self._head or self._late):
             self._join(size)
@@ -102,6 +104,7 @@ class Feed:
     def at_end(self) -> Steps[bool]:
         """Whether the input ends here; waits for one more byte or the end."""
         while not self.available and not self.eof:
+            self._wanted = 1
             yield None
         return not self.available
 
@@ -135,6 +138,14 @@ class Feed:
         """Gives back the last `len(view)` bytes that `drain` took."""
         self._head = view
         self.offset -= len(view)
+
+    def waiting(self) -> str:
+        """What a parser that asked for bytes waits for."""
+        begun = self.offset - self._start
+        have, wanted = begun + self.available, begun + self._wanted
+        if not have:
+            return f"a {self._record} at {self._start:#x}"
+        return f"the rest of a {self._record} at {self._start:#x} ({have} of {wanted} bytes)"
 
     def truncated(self, size: int) -> TruncatedStream:
         have = self.available

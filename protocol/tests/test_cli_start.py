@@ -60,11 +60,12 @@ NOT_FOR_A_PLAIN_FILE = {
     *HEAVY,
     *("bz2", "dataclasses", "importlib.resources", "ipaddress", "lzma", "pathlib", "random", "shutil"),
     *("subprocess", "tempfile", "urllib.parse", "zlib"),
-    *(f"qmig.cli.{name}" for name in ("extract", "jsonreport", "progress", "ramfiles", "schemas", "verify")),
+    *(f"qmig.cli.{name}" for name in ("extract", "jsonreport", "progress", "schemas", "verify")),
     *(f"qmig.legacy.{name}" for name in ("answers", "block", "containers", "cpr", "dirtybitmap", "htab")),
     *(f"qmig.legacy.{name}" for name in ("identify", "inflate", "multifd", "oldstyle", "preempt", "qcow2")),
     *(f"qmig.legacy.{name}" for name in ("ramimage", "returnpath", "s390", "sender", "story_live", "tls")),
     *(f"qmig.legacy.{name}" for name in ("unpack", "verify", "vfio", "xbzrle")),
+    "qmig.peers",
     *(f"qmig.legacy.vmstate.{name}" for name in ("dumpvmstate", "static")),
 }
 

@@ -14,7 +14,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qmig._wire import Raw, Record
-from qmig.cli.ramfiles import RamFile, RamFolder, file_name
 from qmig.errors import LocalProtocolError, RemoteProtocolError
 from qmig.legacy import ramimage, xbzrle
 from qmig.legacy.commands import PostcopyRamDiscard
@@ -31,6 +30,7 @@ from qmig.legacy.ram import (
 )
 from qmig.legacy.ramimage import RamImage
 from qmig.legacy.receiver import LegacyReceiver
+from qmig.peers.ram import RamFile, RamFolder, file_name
 from qmig.spec.vectors import Vector
 from qmig.testing import load_vectors, spec_root
 

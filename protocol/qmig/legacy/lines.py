@@ -81,6 +81,10 @@ class Line:
         if self.ended:
             self._reader.receive_data(b"")
 
+    def waiting(self) -> str:
+        """What a starved channel waits for."""
+        return self._reader.waiting() if self._reader else "its first byte"
+
     @property
     def opened(self) -> bool:
         return self._reader is not None

@@ -65,10 +65,32 @@ class PageSet:
             self._pieces[piece] = _FULL if bits == _FULL else bits
         return bool(there)
 
-    def discard(self, first: int, count: int) -> None:
-        """Takes pages out."""
+    def discard(self, first: int, count: int) -> int:
+        """Takes pages out; how many of them were there."""
+        taken = 0
         for piece, mask in self._known(first, count):
-            self._pieces[piece] &= ~mask
+            bits = self._pieces[piece]
+            if bits & mask:
+                taken += (bits & mask).bit_count()
+                self._pieces[piece] = bits & ~mask
+        return taken
+
+    def subtract(self, other: PageSet) -> None:
+        """Takes out all pages that are in `other`."""
+        for piece in self._pieces.keys() & other._pieces.keys():
+            self._pieces[piece] &= ~other._pieces[piece]
+
+    def bitmap(self, pages: int) -> bytes:
+        """The first `pages` pages as a bitmap of whole bytes, page 0 in bit 0 of byte 0."""
+        made = bytearray((pages + 7) // 8)
+        for piece, bits in self._pieces.items():
+            at = piece * (PIECE // 8)
+            size = min(len(made) - at, PIECE // 8)
+            if bits and size > 0:
+                made[at : at + size] = (bits & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+        if pages % 8:
+            made[-1] &= (1 << pages % 8) - 1
+        return bytes(made)
 
     def _known(self, first: int, count: int) -> Iterator[tuple[int, int]]:
         """The part of the range that can be in the set, as (piece, mask): a range may claim any size."""

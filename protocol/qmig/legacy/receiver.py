@@ -37,6 +37,10 @@ class Channel:
         """Absolute offset of the next unread byte."""
         return self._feed.offset
 
+    def waiting(self) -> str:
+        """What it waits for, behind a NEED_DATA: `the rest of a RAM record at 0x1234 (5 of 4104 bytes)`."""
+        return self._feed.waiting()
+
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Takes the next bytes of the channel; `b""` is its end."""
         self._feed.give(data)

@@ -90,6 +90,17 @@ class MigrationSession:
         """The channels whose next bytes (or end) the story waits for."""
         return tuple(line.name for line in self._lines.values() if line.starved)
 
+    def is_wanted(self, channel: str) -> bool:
+        """Whether `wants` names this channel."""
+        return self._lines[channel].starved
+
+    def waiting_for(self) -> tuple[str, ...]:
+        """One sentence for each channel that is not at its end: what the story waits for there, after a
+        NEED_DATA of `next_event`."""
+        from qmig.legacy.waiting import sentences
+
+        return tuple(sentences(self._connections.values()))
+
     def next_event(self) -> Told | Sentinel:
         """The next event of the story; NEED_DATA: see `wants`; CLOSED: all channels ended so far.
 

@@ -1,23 +1,35 @@
 """Plays a scenario's QEMU: starts it, makes it ready, steers it as the source of a migration.
 
-    async with start_side(qemu, scenario("postcopy")) as side:
-        outcome = await migrate_to(side, "unix:/run/peer.sock")
+    async with start_side(qemu, scenario("postcopy")) as side, receive_from(side) as received:
+        print(received.source.status, received.destination.ram.digest("pc.ram"))
 
 A destination is started with `incoming=True` and waits for ``migrate-incoming``; its guest stays stopped.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import trio
+
+from qmig._nursery import background
 from qmig.builds import Qemu
-from qmig.peers.qemu import Migration, QemuDied, QemuProcess, start_qemu
+from qmig.errors import QmigError
+from qmig.legacy.connection import Told
+from qmig.legacy.destination import Phase
+from qmig.legacy.ram import RamPages
+from qmig.legacy.ramimage import OpenBlock
+from qmig.peers.destination import Destination, MigrationFailed, Story, Tap, serve_destination
+from qmig.peers.qemu import RESTING, Migration, QemuDied, QemuProcess, start_qemu
+from qmig.peers.tls import TlsCredentials
+from qmig.peers.transport import Listener, listen_pair
 from qmig.qmp import QmpCommandError
 from qmig.testing.guest import Guest
 from qmig.testing.scenario import Flow, Scenario, Unsupported
@@ -27,6 +39,8 @@ from qmig.testing.scenarios import FAST, SLOW
 _LACKING: Final = re.compile(
     r"unsupported machine type|Property '[^']*' not found|is not a valid device model"
 )
+#: page requests that have to be made before a recovery's connection is cut
+_ENOUGH_REQUESTS: Final = 24
 #: what a destination is told as well; the rest is the source's business
 _BOTH_CAPABILITIES: Final = frozenset(
     {"postcopy-ram", "postcopy-preempt", "multifd", "mapped-ram", "x-ignore-shared", "switchover-ack",
@@ -139,35 +153,183 @@ def _tls_object(certificates: Path | None, incoming: bool) -> list[str]:
     return ["-object", f"tls-creds-x509,id=tls0,endpoint={endpoint},dir={certificates},verify-peer=yes"]
 
 
-# -- as the source ----------------------------------------------------------------------------------------
+# -- as the source, into a destination of ours --------------------------------------------------------------
 
 
-async def migrate_to(side: Side, uri: str) -> Migration:
-    """Migrates to `uri` as the scenario says, up to the source's own end: completed, failed, paused."""
+@dataclass(frozen=True, slots=True)
+class Received:
+    """How both sides ended; the destination's RAM can be looked at."""
+
+    destination: Destination
+    source: Migration
+
+
+@asynccontextmanager
+async def receive_from(
+    side: Side,
+    *,
+    certificates: Path | None = None,
+    ram: Path | OpenBlock | None = None,
+    story: Story | None = None,
+    tap: Tap | None = None,
+) -> AsyncIterator[Received]:
+    """Plays the scenario with `side` as the source and a destination of ours, to the end of both.
+
+    `ram`, `story` and `tap` are `serve_destination`'s. Raises `MigrationFailed` when either side fails,
+    `Unsupported` when the build refuses to migrate this way."""
+    scenario = side.scenario
+    async with AsyncExitStack() as stack:
+        if scenario.flow is Flow.FILE:
+            outcome, address = await _into_file(side)
+            destination = await stack.enter_async_context(_serve(scenario, address, None, ram, story, tap))
+            await destination.completed()
+        else:
+            if scenario.flow is Flow.CANCEL:
+                await _cancelled(side)
+            tls = (
+                TlsCredentials(certificates, hostname="localhost") if certificates and scenario.tls else None
+            )
+            where, uri = await _meeting_place(side, stack)
+            destination = await stack.enter_async_context(_serve(scenario, where, tls, ram, story, tap))
+            outcome = await _both(side, destination, uri or destination.uri)
+        yield Received(destination, outcome)
+
+
+def _serve(
+    scenario: Scenario,
+    address: str | Listener,
+    tls: TlsCredentials | None,
+    ram: Path | OpenBlock | None,
+    story: Story | None,
+    tap: Tap | None,
+) -> AbstractAsyncContextManager[Destination]:
+    multifd = scenario.capabilities.get("multifd", False) and scenario.transport != "file"
+    return serve_destination(
+        address,
+        multifd_channels=scenario.parameters["multifd-channels"] if multifd else 0,
+        preempt=scenario.capabilities.get("postcopy-preempt", False),
+        switchover_ack=scenario.capabilities.get("switchover-ack", False),
+        tls=tls,
+        ram=ram,
+        story=story,
+        tap=tap,
+    )
+
+
+async def _meeting_place(side: Side, stack: AsyncExitStack) -> tuple[str | Listener, str]:
+    """Where the destination listens, and what the source is told if that is not the destination's own URI."""
+    match side.scenario.transport:
+        case "tcp":
+            return "tcp:localhost:0", ""
+        case "fd":
+            listener, theirs = await stack.enter_async_context(listen_pair())
+            side.vm.qmp.send_fd(theirs.fileno())
+            await side.vm.execute("getfd", {"fdname": "qmig"})
+            theirs.close()
+            return listener, "fd:qmig"
+        case "exec":
+            os.mkfifo(side.folder / "pipe")
+            return f"exec:cat '{side.folder}/pipe'", f"exec:cat > '{side.folder}/pipe'"
+        case _:
+            return f"unix:{side.folder}/migration.sock", ""
+
+
+async def _both(side: Side, destination: Destination, uri: str) -> Migration:
+    """Runs both sides to their ends. If either fails, its reason comes out."""
+    outcomes: list[Migration] = []
+    problems: list[QmigError] = []
+    rests = trio.Event()
+
+    async def source(scope: trio.CancelScope) -> None:
+        try:
+            outcomes.append(await _migrate(side, uri))
+        except QmigError as problem:
+            problems.append(problem)
+        else:
+            if outcomes[0].status in {"completed", "postcopy-paused"}:
+                rests.set()
+                return
+            problems.append(MigrationFailed(f"the source ended {outcomes[0].status}: {outcomes[0].error}"))
+        scope.cancel()
+
+    async with background() as nursery:
+        nursery.start_soon(source, nursery.cancel_scope)
+        if side.scenario.flow is Flow.RECOVER:
+            await _interrupt(side, destination, rests)
+        await destination.completed()
+        await rests.wait()
+        return await side.vm.wait_migration(RESTING - {"postcopy-paused"})
+    raise problems[0]
+
+
+async def _interrupt(side: Side, destination: Destination, rests: trio.Event) -> None:
+    """Cuts a postcopy when pages have been asked for, then lets the source recover."""
+    await destination.until(
+        lambda: destination.phase is Phase.POSTCOPY and destination.incoming.requests >= _ENOUGH_REQUESTS
+    )
+    destination.interrupt()
+    await rests.wait()
+    await side.vm.set_parameters({"max-postcopy-bandwidth": 0})
+    await side.vm.migrate(destination.uri, resume=True)
+
+
+async def _migrate(side: Side, uri: str) -> Migration:
+    """Steers the source up to where it rests: completed, failed, postcopy-paused."""
     vm, scenario = side.vm, side.scenario
-    slow = scenario.passes or scenario.flow in {Flow.POSTCOPY, Flow.RECOVER}
+    postcopy = scenario.flow in {Flow.POSTCOPY, Flow.RECOVER}
+    slow = postcopy or scenario.passes
     await vm.set_parameters(SLOW if slow else FAST)
     with vm.events("MIGRATION_PASS", "MIGRATION") as events:
         await vm.migrate(uri)
-        wanted = 2 if slow and not scenario.passes else scenario.passes + 1
-        async for event in events if slow else _nothing():
-            data = event["data"]
-            if data.get("status") in {"completed", "failed"} or data.get("pass", 0) >= wanted:
+        while slow:
+            data = (await events.get())["data"]
+            if data.get("status") in RESTING or data.get("pass", 0) >= max(scenario.passes, 1) + 1:
                 break
-    if scenario.flow in {Flow.POSTCOPY, Flow.RECOVER}:
+    if postcopy:
         await vm.execute("migrate-start-postcopy")
     elif slow:
         await vm.set_parameters(FAST)
     outcome = await vm.wait_migration()
     if outcome.status == "pre-switchover":
         await vm.execute("migrate-continue", {"state": "pre-switchover"})
-        outcome = await vm.wait_migration(_ENDS)
+        outcome = await vm.wait_migration(RESTING - {"pre-switchover"})
     return outcome
 
 
-_ENDS: Final = frozenset({"completed", "failed", "cancelled", "postcopy-paused"})
+async def _into_file(side: Side) -> tuple[Migration, str]:
+    """Migrates into a file, with `file:` where the build has it (8.2+), else through `cat`."""
+    path, offset = side.folder / "stream", side.scenario.offset
+    with path.open("wb") as file:
+        file.write(bytes([0xA5]) * offset)
+    address = f"file:{path}" + (f",offset={offset:#x}" if offset else "")
+    await side.vm.set_parameters(FAST)
+    try:
+        await side.vm.migrate(address)
+    except QmpCommandError as refusal:
+        if "migration protocol" not in str(refusal):  # any other refusal is not about `file:`
+            raise
+        await side.vm.migrate(f"exec:cat > '{path}'")
+    outcome = await side.vm.wait_migration()
+    if outcome.status != "completed":
+        raise MigrationFailed(f"the source ended {outcome.status}: {outcome.error}")
+    return outcome, address
 
 
-async def _nothing() -> AsyncIterator[Mapping[str, Any]]:
-    return
-    yield {}  # makes it a generator
+async def _cancelled(side: Side) -> None:
+    """A first attempt, cancelled when some memory has come."""
+    await side.vm.set_parameters(SLOW)
+    begun = trio.Event()
+
+    def story(told: Told) -> None:
+        if isinstance(told.event, RamPages):
+            begun.set()
+
+    async with serve_destination(f"unix:{side.folder}/first.sock", story=story) as destination:
+        await side.vm.migrate(destination.uri)
+        await begun.wait()
+        await side.vm.execute("migrate_cancel")
+        await side.vm.wait_migration({"cancelled"})
+        with suppress(MigrationFailed):
+            await destination.completed()
+        if destination.phase is not Phase.FAILED:
+            raise MigrationFailed(f"cancelled by the source, {destination.waiting_for()}")
