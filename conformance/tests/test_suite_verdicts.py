@@ -12,8 +12,9 @@ import pytest
 
 from qmig.legacy.verify import RULES
 from qmig.testing import spec_root
+from qmig.testing.scenario import Unsupported
 from qmig_conformance import report
-from qmig_conformance.case import Level, NotShown, Unmet, Unsupported, Verdict, verdict_of
+from qmig_conformance.case import Level, NotShown, Unmet, Verdict, verdict_of
 from qmig_conformance.judge import judge
 
 

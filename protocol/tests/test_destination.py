@@ -11,14 +11,14 @@ import trio
 import trio.testing
 
 from qmig._wire import Record
-from qmig.errors import RemoteProtocolError
 from qmig.legacy import commands as c
 from qmig.legacy.connection import Told
+from qmig.legacy.destination import Phase
 from qmig.legacy.multifd import MultifdHello
 from qmig.legacy.returnpath import RpPong, RpShut
 from qmig.legacy.sections import EndOfFile, VmDescription
 from qmig.legacy.session import MigrationSession
-from qmig.peers.destination import listen_unix, receive
+from qmig.peers.destination import MigrationFailed, serve_destination
 from qmig.testing import load_vectors
 from qmig.testing.streams import HEAD, PLAIN, TAIL, to_bytes
 
@@ -33,9 +33,7 @@ async def exchange(
     """Runs a destination and `source`, which connects as often as it likes."""
     told: list[Told] = []
     raw: dict[str, bytearray] = {}
-    found: list[MigrationSession] = []
     path = folder / "socket"
-    listener = await listen_unix(path)
 
     async def connect() -> trio.SocketStream:
         return await trio.open_unix_socket(path)
@@ -43,10 +41,15 @@ async def exchange(
     def tap(channel: str, chunk: memoryview) -> None:
         raw.setdefault(channel, bytearray()).extend(chunk)
 
-    async with trio.open_nursery() as nursery:
+    async with (
+        serve_destination(
+            f"unix:{path}", story=told.append, tap=tap, multifd_channels=multifd_channels
+        ) as destination,
+        trio.open_nursery() as nursery,
+    ):
         nursery.start_soon(source, connect)
-        found.append(await receive(listener, story=told.append, tap=tap, multifd_channels=multifd_channels))
-    return told, {name: bytes(data) for name, data in raw.items()}, found[0]
+        await destination.completed()
+    return told, {name: bytes(data) for name, data in raw.items()}, destination.session
 
 
 async def read_all(stream: trio.SocketStream) -> bytes:
@@ -90,28 +93,71 @@ async def test_pings_are_answered_and_success_is_told(tmp_path: Path) -> None:
 
 
 async def test_a_bad_stream_is_refused_over_the_return_path(tmp_path: Path) -> None:
-    answers = []
-
-    async def source(connect: Callable[[], Awaitable[trio.SocketStream]]) -> None:
-        async with await connect() as main:
+    async with serve_destination(f"unix:{tmp_path}/s") as destination:
+        async with await trio.open_unix_socket(tmp_path / "s") as main:
             await main.send_all(to_bytes(WITH_RETURN_PATH[:4]) + b"\x55")
-            answers.append(await read_all(main))
+            with pytest.raises(MigrationFailed, match="LEG-SEC-002"):
+                await destination.completed()
+            await main.send_eof()
+            assert await read_all(main) == RpPong(value=1).encode() + RpShut(value=1).encode()
+        assert destination.phase is Phase.FAILED
+        assert "failed (" in destination.waiting_for()
 
-    with pytest.raises(ExceptionGroup) as caught:
-        await exchange(tmp_path, source)
-    error = caught.value.exceptions[0]
-    assert isinstance(error, RemoteProtocolError)
-    assert error.requirement == "LEG-SEC-002"
+
+async def test_a_connection_that_ends_too_early_is_refused(tmp_path: Path) -> None:
+    async with (
+        serve_destination(f"unix:{tmp_path}/s") as destination,
+        await trio.open_unix_socket(tmp_path / "s") as main,
+    ):
+        await main.send_all(b"QE")
+        await main.send_eof()
+        with pytest.raises(MigrationFailed, match="before it said what it is"):
+            await destination.completed()
 
 
-async def test_a_connection_that_says_nothing_is_named(tmp_path: Path) -> None:
-    async def source(connect: Callable[[], Awaitable[trio.SocketStream]]) -> None:
-        async with await connect() as main:
-            await main.send_all(b"QE")
+async def test_a_connection_that_says_nothing_changes_nothing(tmp_path: Path) -> None:
+    async with serve_destination(f"unix:{tmp_path}/s") as destination:
+        async with await trio.open_unix_socket(tmp_path / "s"):
+            pass
+        async with await trio.open_unix_socket(tmp_path / "s") as main:
+            await main.send_all(to_bytes(PLAIN))
+            await main.send_eof()
+            await destination.completed()
+        assert destination.strays == 1
 
-    with pytest.raises(ExceptionGroup) as caught:
-        await exchange(tmp_path, source)
-    assert "before it said what it is" in str(caught.value.exceptions[0])
+
+async def test_it_says_what_it_waits_for(tmp_path: Path) -> None:
+    data = to_bytes(PLAIN)
+    async with serve_destination(f"unix:{tmp_path}/s", multifd_channels=2) as destination:
+        assert destination.waiting_for() == (f"setup, waiting for a connection of main at unix:{tmp_path}/s")
+        async with await trio.open_unix_socket(tmp_path / "s") as main:
+            await trio.testing.wait_all_tasks_blocked()
+            assert "its first bytes" in destination.waiting_for()
+            await main.send_all(data[:8])
+            await trio.testing.wait_all_tasks_blocked()
+            assert "connections of multifd-0, multifd-1" in destination.waiting_for()
+
+
+async def test_a_cancel_leaves_behind_what_it_waited_for(tmp_path: Path) -> None:
+    with trio.CancelScope() as scope:
+        async with (
+            serve_destination(f"unix:{tmp_path}/s") as destination,
+            await trio.open_unix_socket(tmp_path / "s") as main,
+        ):
+            await main.send_all(to_bytes(PLAIN)[:20])
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+            await destination.completed()
+    assert scope.cancelled_caught
+    assert "active, waiting for main: " in destination.was_waiting_for
+
+
+async def test_an_exception_carries_what_it_waited_for(tmp_path: Path) -> None:
+    problem = RuntimeError("of the caller")
+    with pytest.raises(RuntimeError, match="of the caller"):
+        async with serve_destination(f"unix:{tmp_path}/s"):
+            raise problem
+    assert "a connection of main" in problem.__notes__[0]
 
 
 @pytest.mark.parametrize("name", ["7.2-multifd-rounds-2", "11.1-multifd-rounds-2", "11.1-multifd-zstd-3"])
@@ -143,14 +189,19 @@ async def test_channels_of_a_recording_in_any_order(tmp_path: Path, name: str) -
 async def test_cancelled_it_leaves_no_descriptor(tmp_path: Path) -> None:
     before = set(Path("/proc/self/fd").iterdir())
     events: list[Record] = []
-    listener = await listen_unix(tmp_path / "socket")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: receive(listener, story=lambda told: events.append(told.event)))
-        async with await trio.open_unix_socket(tmp_path / "socket") as main:
+    with trio.CancelScope() as scope:
+        async with (
+            serve_destination(
+                f"unix:{tmp_path}/s", story=lambda told: events.append(told.event)
+            ) as destination,
+            await trio.open_unix_socket(tmp_path / "s") as main,
+        ):
             await main.send_all(to_bytes(PLAIN[: -len(TAIL)]))
             while not events:
                 await trio.testing.wait_all_tasks_blocked()
                 await trio.sleep(0)
-            nursery.cancel_scope.cancel()
+            scope.cancel()
+            await destination.completed()
+    assert scope.cancelled_caught
     assert not any(isinstance(event, EndOfFile) for event in events)
     assert set(Path("/proc/self/fd").iterdir()) == before

@@ -9,7 +9,8 @@ Life cycle: inside the block it listens. `completed` returns when everything was
 closed its connections; `paused` when a postcopy was interrupted: the source recovers it over a new connection
 to the same `uri` (or to one of `listen`). Leaving the block, however that happens, ends everything: no task,
 socket, file or process stays. Every await can be cancelled, nothing ends by a clock, and `waiting_for` says
-what it waits for at any time; an exception that leaves the block carries that as a note.
+what it waits for at any time; what it was when the block was left by a cancel or an exception stays in
+`was_waiting_for`, and the exception carries it as a note.
 
 Rule 1: nothing is read from a channel that the story cannot use yet, so a source meets the same back-pressure
 as with QEMU, and memory stays at one buffer per channel.
@@ -127,7 +128,8 @@ async def serve_destination(
         try:
             yield destination
         except BaseException as error:
-            error.add_note(f"destination at {destination.uri}: {destination.waiting_for()}")
+            destination.was_waiting_for = destination.waiting_for()
+            error.add_note(f"destination at {destination.uri}: {destination.was_waiting_for}")
             raise
 
 
@@ -148,6 +150,8 @@ class Destination:
         self.session = session
         #: the rebuilt memory
         self.ram = Ram(incoming.memory.image)
+        #: what `waiting_for` said when the block was left by an exception or a cancel; empty otherwise
+        self.was_waiting_for = ""
         #: connections that ended before their first byte, and those that nobody expected
         self.strays = 0
         self._nursery, self._expected = nursery, expected
@@ -199,9 +203,9 @@ class Destination:
         if self.phase is Phase.FAILED:
             return f"failed{reason}"
         parts = [f"{c.channel.name}: its first bytes" for c in self._connections if not c.name]
-        if self._named("main") is None:
-            over = self.phase is Phase.COMPLETED
-            parts += [] if over else [f"a connection of main at {self.uri}"]
+        begun = self._name_of("main") in {line.name for line in self.session.lines()}
+        if not begun and self.phase is not Phase.COMPLETED:
+            parts.append(f"a connection of main at {self.uri}")
         elif missing := self._missing():
             parts.append(f"connections of {', '.join(missing)}")
         parts += self.session.waiting_for()
@@ -304,7 +308,7 @@ class Destination:
                 return
 
     def _open(self, connection: _Connection, kind: str) -> None:
-        name = kind if self._number == 1 else f"{kind}-{self._number}"
+        name = self._name_of(kind)
         try:
             self.session.open(name)
         except LocalProtocolError as error:
@@ -312,6 +316,10 @@ class Destination:
         connection.kind, connection.name = kind, name
         self.incoming.channel_opened(name)
         self._moved.unpark_all()
+
+    def _name_of(self, kind: str) -> str:
+        """What a channel of the connection in use is called in the session."""
+        return kind if self._number == 1 else f"{kind}-{self._number}"
 
     def _named(self, kind: str) -> _Connection | None:
         """The connection in use of this kind."""
