@@ -2,15 +2,31 @@
 
 A test with an argument ``qemu`` runs once per x86_64 build of `$QMIG_BUILDS` (or the default prefix) and with
 the one on PATH; ``qemu_arm`` likewise for aarch64. Where there is none, one skipped test says so.
+A module with a `ROLE` plays scenarios (``tests/live``): its tests have an argument ``scenario``, and
+``played`` runs one.
 """
 
+import gc
+import os
+import re
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trio
 import trustme
 
 from qmig.builds import BuildError, Qemu, installed
 from qmig.builds.store import find_on_path
+from qmig.peers.qemu import QemuDied
+from qmig.testing.scenario import Role, Scenario, Unsupported
+from qmig.testing.scenarios import select
+
+#: A watchdog, not a verdict.
+WATCHDOG = 90
+
+Play = Callable[[Qemu, Scenario, Path, Path], Awaitable[None]]
 
 ARGUMENTS = {"qemu": "x86_64", "qemu_arm": "aarch64"}
 
@@ -22,6 +38,8 @@ def _builds(target: str) -> list[Qemu]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "scenario" in metafunc.fixturenames:
+        _parametrize_scenarios(metafunc)
     for argument in set(ARGUMENTS) & set(metafunc.fixturenames):
         target = ARGUMENTS[argument]
         try:
@@ -49,3 +67,49 @@ def x509(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for certificate in pair.cert_chain_pems:
             certificate.write_to_path(folder / f"{side}-cert.pem", append=True)
     return folder
+
+
+def _parametrize_scenarios(metafunc: pytest.Metafunc) -> None:
+    """Each scenario that the module's role can play with the builds' target; `live` but for the quick
+    ones."""
+    target = "aarch64" if "qemu_arm" in metafunc.fixturenames else "x86_64"
+    role: Role = metafunc.module.ROLE
+    metafunc.parametrize(
+        "scenario",
+        [
+            pytest.param(found, id=found.name, marks=() if found.quick else pytest.mark.live)
+            for found in select(role=role, target=target)
+        ],
+    )
+
+
+@pytest.fixture
+def played(x509: Path, tmp_path: Path) -> Iterator[Callable[[Play, Qemu, Scenario], None]]:
+    """Runs a play; says why a build cannot; leaves no descriptor, process or thread."""
+
+    def run(play: Play, qemu: Qemu, scenario: Scenario) -> None:
+        async def watched() -> None:
+            with trio.fail_after(WATCHDOG):
+                await play(qemu, scenario, x509, tmp_path)
+
+        try:
+            trio.run(watched)
+        except Unsupported as reason:
+            pytest.skip(f"QEMU {qemu.version}: {reason}")
+        except QemuDied as death:
+            # A build that breaks its own assertion is no peer for anybody (design/decisions.md, 17).
+            if broken := re.search(r"\S+: Assertion `.*' failed", death.output):
+                pytest.skip(f"QEMU {qemu.version} crashes by itself: {broken[0]}")
+            raise
+
+    before = _mine()
+    yield run
+    gc.collect()
+    assert _mine() == before
+
+
+def _mine() -> tuple[int, set[str], int]:
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    # An idle thread of trio's own stock has such a name; one that works has that of its work.
+    threads = [thread for thread in threading.enumerate() if not thread.name.startswith("Trio thread")]
+    return len(os.listdir("/proc/self/fd")), set(children), len(threads)  # noqa: PTH208

@@ -22,6 +22,7 @@ from qmig.legacy.pageset import PIECE, Budget, PageSet
 from qmig.legacy.ram import RamDeltas, RamEos, RamPages
 from qmig.legacy.ramimage import BlockImage
 from qmig.legacy.rebuild import Rebuild
+from qmig.legacy.sections import EndOfFile
 from qmig.legacy.session import MigrationSession
 from qmig.legacy.vfio import VfioInitDataSent
 from qmig.legacy.wanted import WantedPages
@@ -41,6 +42,10 @@ def feed(incoming: Incoming, items: Iterable[tuple[str, Record]]) -> list[Record
         incoming.take(Told(channel, event, 1, 1, 1))
         answers += [answer.message for answer in incoming.answers()]
     return answers
+
+
+def phase(incoming: Incoming) -> Phase:
+    return incoming.phase
 
 
 def forward(story: Story) -> list[tuple[str, Record]]:
@@ -72,12 +77,12 @@ def test_what_a_whole_migration_is_answered(story: Any) -> None:
     incoming = destination()
     answers = feed(incoming, sorted(forward(told), key=lambda item: item[0] != "main"))
     assert answers == [event for channel, event in told if channel == "rp"]
-    assert incoming.phase is Phase.COMPLETED
+    assert phase(incoming) is Phase.COMPLETED
     assert incoming.over
     incoming.broken("closed")
-    assert incoming.phase is Phase.COMPLETED
+    assert phase(incoming) is Phase.COMPLETED
     incoming.refuse("too late")
-    assert incoming.phase is Phase.COMPLETED
+    assert phase(incoming) is Phase.COMPLETED
     assert incoming.answers() == []
 
 
@@ -116,7 +121,7 @@ def test_what_recorded_sources_are_answered(vector: Any) -> None:
     ours += [answer.message for answer in incoming.answers()]
     asked = (rp.RpReqPages, rp.RpReqPagesId)
     assert sorted(map(repr, ours)) == sorted(repr(event) for event in theirs if not isinstance(event, asked))
-    assert incoming.phase is Phase.COMPLETED
+    assert phase(incoming) is Phase.COMPLETED
 
 
 def test_a_ping_behind_the_end_is_not_answered() -> None:
@@ -170,7 +175,7 @@ def test_postcopy_asks_for_what_is_missing_and_ends_with_it() -> None:
     ]  # fmt: skip
     assert answers[-1] == rp.RpShut(value=0)
     assert incoming.requests == 4
-    assert incoming.phase is Phase.COMPLETED
+    assert phase(incoming) is Phase.COMPLETED
 
 
 def test_requests_under_way_are_bounded() -> None:
@@ -186,11 +191,11 @@ def test_pages_that_never_come_are_a_failure() -> None:
     incoming = destination()
     incoming.channel_opened("preempt")
     feed(incoming, running())
-    answers = feed(incoming, on_main([mig.sec.EndOfFile()]))
-    assert incoming.phase is Phase.POSTCOPY  # the preempt channel may still bring them
+    answers = feed(incoming, on_main([EndOfFile()]))
+    assert phase(incoming) is Phase.POSTCOPY  # the preempt channel may still bring them
     incoming.take(Told("preempt", RamEos(), 1, 1, 1))
     answers += [answer.message for answer in incoming.answers()]
-    assert incoming.phase is Phase.FAILED
+    assert phase(incoming) is Phase.FAILED
     assert "16 of 'm0', 2 of 'pc.bios'" in incoming.reason
     assert answers[-1] == rp.RpShut(value=1)
     assert incoming.told_failure
@@ -202,11 +207,11 @@ def test_postcopy_of_bitmaps_alone_ends_at_eof_and_cannot_be_recovered() -> None
     )
     incoming = destination()
     feed(incoming, begun)
-    assert feed(incoming, on_main([mig.sec.EndOfFile()])) == [rp.RpShut(value=0)]
+    assert feed(incoming, on_main([EndOfFile()])) == [rp.RpShut(value=0)]
     incoming = destination()
     feed(incoming, begun)
     incoming.broken("gone")
-    assert incoming.phase is Phase.FAILED
+    assert phase(incoming) is Phase.FAILED
     assert "dirty bitmaps alone" in incoming.reason
 
 
@@ -216,11 +221,11 @@ def test_recovery_tells_what_came_and_asks_again() -> None:
     cut = next(at for at, (channel, _) in enumerate(story) if channel == "main-2")
     feed(incoming, story[:cut])
     incoming.broken("the network")
-    assert incoming.phase is Phase.PAUSED
+    assert phase(incoming) is Phase.PAUSED
     assert incoming.reason == "the network"
     assert incoming.answers() == []
     incoming.refuse("a bad recovery")
-    assert incoming.phase is Phase.PAUSED
+    assert phase(incoming) is Phase.PAUSED
     answers = []
     for channel, event in story[cut:]:
         incoming.take(Told(channel, event, 1, 1, 1))
@@ -236,7 +241,7 @@ def test_recovery_tells_what_came_and_asks_again() -> None:
     at = messages.index(rp.RpResumeAck(value=1))
     assert isinstance(messages[at + 1], rp.RpReqPagesId)  # named anew on a new connection
     assert messages[-1] == rp.RpShut(value=0)
-    assert incoming.phase is Phase.COMPLETED
+    assert phase(incoming) is Phase.COMPLETED
     assert incoming.reason == ""
 
 
@@ -247,13 +252,13 @@ def test_a_recovery_that_breaks_can_be_tried_again() -> None:
     feed(incoming, story[:cut])
     incoming.broken("one")
     feed(incoming, story[cut : cut + 1])
-    assert incoming.phase is Phase.RECOVER
+    assert phase(incoming) is Phase.RECOVER
     incoming.broken("two")
-    assert incoming.phase is Phase.PAUSED
+    assert phase(incoming) is Phase.PAUSED
     incoming.broken("three")
     assert incoming.reason == "two"
     feed(incoming, [(channel.replace("-2", "-3"), event) for channel, event in story[cut:]])
-    assert incoming.phase is Phase.COMPLETED
+    assert phase(incoming) is Phase.COMPLETED
 
 
 def test_differences_arrive_as_pages_do() -> None:
@@ -262,7 +267,7 @@ def test_differences_arrive_as_pages_do() -> None:
     delta = next(event for _, event in mig.xbzrle() if isinstance(event, RamDeltas))
     wanted.take(delta)
     assert wanted.left == 3
-    wanted.take(mig.sec.EndOfFile())
+    wanted.take(EndOfFile())
     assert wanted.left == 3
 
 
@@ -324,7 +329,7 @@ BAD: dict[str, tuple[list[tuple[str, Record]], str]] = {
     "listen twice": (opened(ADVISE, *mig.start(huge=True), *[cmd.PostcopyListen()] * 2), "LEG-DST-064"),
     "run without listen": (opened(ADVISE, cmd.PostcopyRun()), "LEG-DST-064"),
     "discard without advise": (opened(*mig.start(), mig.discard("m0", (0, PAGE))), "LEG-DST-064"),
-    "end in the package": (opened(ADVISE, cmd.PostcopyListen(), mig.sec.EndOfFile()), "LEG-PCP-022"),
+    "end in the package": (opened(ADVISE, cmd.PostcopyListen(), EndOfFile()), "LEG-PCP-022"),
     "advised page size": (
         opened(
             cmd.PostcopyAdvise(page_sizes=PAGE, target_page_size=PAGE + 1), *mig.start(), cmd.PostcopyListen()
@@ -347,7 +352,7 @@ def test_what_is_refused(name: str) -> None:
         feed(incoming, items)
     assert problem.value.requirement == requirement
     incoming.refuse(str(problem.value))
-    assert incoming.phase is Phase.FAILED
+    assert phase(incoming) is Phase.FAILED
     told = [answer.message for answer in incoming.answers()]
     assert (rp.RpShut(value=1) in told) == (requirement != "LEG-DST-062") == incoming.told_failure
     incoming.refuse("again")

@@ -6,16 +6,9 @@ A run of everything is `make live`; without it those that are marked quick are p
 
 from __future__ import annotations
 
-import gc
-import os
-import re
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-
-import pytest
-import trio
 
 from qmig.builds import BuildError, Qemu, find
 from qmig.legacy.dirtybitmap import DirtyBitmapStart
@@ -23,64 +16,26 @@ from qmig.legacy.machine_image import ImageBlock, MachineImage
 from qmig.legacy.source_table import SourcePhase
 from qmig.peers.play import Side, start_side
 from qmig.peers.play_source import record, send_to
-from qmig.peers.qemu import QemuDied
 from qmig.testing.scenario import Flow, Role, Scenario, Unsupported
-from qmig.testing.scenarios import select
 
-#: A watchdog, not a verdict.
-WATCHDOG = 90
+Played = Callable[..., None]
 
-
-def scenarios(target: str) -> list[object]:
-    """The scenarios for builds of this target, as parameters."""
-    return [
-        pytest.param(found, id=found.name, marks=() if found.quick else pytest.mark.live)
-        for found in select(role=Role.SOURCE, target=target)
-    ]
+ROLE = Role.SOURCE
 
 
-@pytest.fixture
-def nothing_left() -> Iterator[None]:
-    """Afterwards there is no descriptor, process or thread that was not there before."""
-    before = _mine()
-    yield
-    gc.collect()
-    assert _mine() == before
+def test_x86(qemu: Qemu, scenario: Scenario, played: Played) -> None:
+    played(play, qemu, scenario)
 
 
-def _mine() -> tuple[int, set[str], int]:
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    # An idle thread of trio's own stock has such a name; one that works has that of its work.
-    threads = [thread for thread in threading.enumerate() if not thread.name.startswith("Trio thread")]
-    return len(os.listdir("/proc/self/fd")), set(children), len(threads)  # noqa: PTH208
-
-
-@pytest.mark.usefixtures("nothing_left")
-@pytest.mark.parametrize("scenario", scenarios("x86_64"))
-async def test_x86(qemu: Qemu, scenario: Scenario, x509: Path, tmp_path: Path) -> None:
-    await play(qemu, scenario, x509, tmp_path)
-
-
-@pytest.mark.usefixtures("nothing_left")
-@pytest.mark.parametrize("scenario", scenarios("aarch64"))
-async def test_aarch64(qemu_arm: Qemu, scenario: Scenario, x509: Path, tmp_path: Path) -> None:
-    await play(qemu_arm, scenario, x509, tmp_path)
+def test_aarch64(qemu_arm: Qemu, scenario: Scenario, played: Played) -> None:
+    played(play, qemu_arm, scenario)
 
 
 async def play(qemu: Qemu, scenario: Scenario, x509: Path, tmp_path: Path) -> None:
-    try:
-        with trio.fail_after(WATCHDOG):
-            destination = other(qemu, scenario)
-            scenario = replace(scenario, machine=scenario.machine_type(qemu.version), other="")
-            image = await record(qemu, scenario, tmp_path)
-            await migrate(destination, qemu, scenario, image, x509, tmp_path)
-    except Unsupported as reason:
-        pytest.skip(f"QEMU {qemu.version}: {reason}")
-    except QemuDied as death:
-        # A build that breaks its own assertion is no peer for anybody (design/decisions.md, 17).
-        if broken := re.search(r"\S+: Assertion `.*' failed", death.output):
-            pytest.skip(f"QEMU {qemu.version} crashes by itself: {broken[0]}")
-        raise
+    destination = other(qemu, scenario)
+    scenario = replace(scenario, machine=scenario.machine_type(qemu.version), other="")
+    image = await record(qemu, scenario, tmp_path)
+    await migrate(destination, qemu, scenario, image, x509, tmp_path)
 
 
 def other(qemu: Qemu, scenario: Scenario) -> Qemu:
