@@ -11,7 +11,7 @@ import pytest
 from qmig._wire import Record
 from qmig.errors import LocalProtocolError, RemoteProtocolError
 from qmig.legacy import commands as cmd
-from qmig.legacy import ram
+from qmig.legacy import ram, requests
 from qmig.legacy import returnpath as rp
 from qmig.legacy.connection import Told
 from qmig.legacy.machine_image import ImageCollector, MachineImage
@@ -225,6 +225,17 @@ def test_no_more_is_remembered_than_can_be_served() -> None:
     assert not flooded.hungry
     flooded.next_output(EVERYTHING)
     assert flooded.hungry
+
+
+def test_requests_that_waited_for_room_are_served_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those before them were for pages that had been sent: nobody would look again."""
+    monkeypatch.setattr(requests, "MOST", 2)
+    flooded = begun()
+    one = rp.RpReqPages(start=0, length=HOST).encode()
+    flooded.receive_data(said(asked("m0", 0, HOST)) + one * 9 + said(asked("m0", HOST, HOST)))
+    output = flooded.next_output(EVERYTHING)
+    assert isinstance(output, Send)
+    assert flooded.requests_served == 1
 
 
 # -- recovery ---------------------------------------------------------------------------------------------

@@ -130,11 +130,10 @@ class MigrationSource:
         if isinstance(self._held, Wait):
             return "" if self._held.over() else self._held.what
         waits = self.phase is SourcePhase.POSTCOPY and self._waits_for_requests()
-        return "page requests on the return path" if waits else ""
+        return "page requests on the return path" if waits and not self.pending.asked else ""
 
     def _waits_for_requests(self) -> bool:
-        few = self.pending.served < self.settings.background_after
-        return few and not self.pending.asked and bool(self.pending)
+        return self.pending.served < self.settings.background_after and bool(self.pending)
 
     # -- outputs ------------------------------------------------------------------------------------------
 
@@ -210,8 +209,7 @@ class MigrationSource:
         """Sets the steps that send the next pages, or that end it all; False: no channel takes any."""
         apart = self.settings.postcopy_preempt
         if self._name("preempt" if apart else "main") in ready:
-            asked = self.pending.urgent(self.settings.postcopy_chunk)
-            self._settle()  # there is room for further requests
+            asked = self._asked_for()
             if asked is not None:
                 self._steps = self._pages(asked, urgent=apart)
                 return True
@@ -223,12 +221,20 @@ class MigrationSource:
         self._steps = self._end_of_postcopy() if left is None else self._pages(left, urgent=False)
         return True
 
+    def _asked_for(self) -> Pages | None:
+        """The next pages that the destination waits for."""
+        found = None
+        while found is None and self.pending.asked:
+            found = self.pending.urgent(self.settings.postcopy_chunk)
+            self._settle()  # there is room for further requests
+        return found
+
     def _beside(self, held: Send | End, ready: Container[str]) -> Output | None:
         """While main is busy with what was `held`, urgent pages have a way of their own."""
         preempt = self._name("preempt")
         if self.phase is not SourcePhase.POSTCOPY or held.channel == preempt or preempt not in ready:
             return None
-        asked = self.pending.urgent(self.settings.postcopy_chunk)
+        asked = self._asked_for()
         return next(self._pages(asked, urgent=True)) if asked is not None else None
 
     def _pages(self, pages: Pages, *, urgent: bool) -> Iterator[Send]:

@@ -15,7 +15,7 @@ import os
 import shutil
 import socket
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -31,9 +31,11 @@ from qmig.legacy.source_settings import Postcopy, SourceSettings, ZeroPages
 from qmig.legacy.source_table import SourcePhase
 from qmig.legacy.verify.facts import version_of
 from qmig.peers.address import Address, parse_address
+from qmig.peers.channel import Channel
 from qmig.peers.play import Side, start_side
 from qmig.peers.source import Outcome, Source, open_source
 from qmig.peers.tls import TlsCredentials
+from qmig.peers.transport import listen
 from qmig.qmp import QmpCommandError
 from qmig.testing.scenario import Flow, Scenario
 from qmig.testing.scenarios import FAST
@@ -41,10 +43,10 @@ from qmig.testing.scenarios import FAST
 #: capabilities that show in an image
 _OF_THE_IMAGE: Final = frozenset({"x-ignore-shared", "validate-uuid", "dirty-bitmaps", "block"})
 #: pages that a guest in postcopy asks for before it gets any unasked (of 2 MiB, it touches few in all), and
-#: before a connection is cut
+#: before a connection is cut: earlier than that, so that it is always cut
 _ASKED: Final = 8
 _ASKED_HUGE: Final = 2
-_CUT: Final = 12
+_CUT: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +61,32 @@ async def record(qemu: Qemu, scenario: Scenario, folder: Path) -> MachineImage:
     """Runs the scenario's guest in a QEMU and takes its image; the machine's files are copied to `folder`."""
     capabilities = {name: on for name, on in scenario.capabilities.items() if name in _OF_THE_IMAGE}
     plain = replace(scenario, capabilities=capabilities, parameters={}, tls=False)
-    path = folder / "recording"
-    async with start_side(qemu, plain) as side:
+    session, collector = MigrationSession(live=True), ImageCollector()
+    async with (
+        listen(parse_address(f"unix:{folder}/record.sock")) as listener,
+        start_side(qemu, plain) as side,
+    ):
         await side.vm.set_parameters(FAST)
-        await side.vm.migrate(f"exec:cat > '{path}'")
+        await side.vm.migrate(listener.uri)
+        await _collect(await listener.accept(), session, collector)
         outcome = await side.vm.wait_migration()
         if outcome.status != "completed":
             raise EnvironmentProblem(f"recording ended {outcome.status}: {outcome.error}")
         for name in scenario.files:
             shutil.copyfile(side.folder / name, folder / name)
-    return image_of(path.read_bytes())
-
-
-def image_of(main: bytes) -> MachineImage:
-    """The image in a recording of a main channel. Raises `RemoteProtocolError`, `LocalProtocolError`."""
-    session, collector = MigrationSession(), ImageCollector()
-    session.receive_data("main", main)
-    session.receive_data("main", b"")
-    while isinstance(told := session.next_event(), Told):
-        collector.apply(told)
     return collector.finish()
+
+
+async def _collect(channel: Channel, session: MigrationSession, collector: ImageCollector) -> None:
+    """Takes a main channel to its end."""
+    buffer = memoryview(bytearray(1 << 20))
+    async with aclosing(channel):
+        size = 1
+        while size:
+            size = await channel.receive_into(buffer)
+            session.receive_data("main", buffer[:size])
+            while isinstance(told := session.next_event(), Told):
+                collector.apply(told)
 
 
 def settings_of(

@@ -145,6 +145,7 @@ class Source:
         finally:
             self._running = False
             self._connecting = ""
+            self.core.lost("given up by the caller")
             await self._abandon()
         core = self.core
         return Outcome(core.phase, core.error, core.shut, dict(core.sent))

@@ -97,5 +97,5 @@ class TlsChannel(Channel):
         self._below.abort()
 
     async def aclose(self) -> None:
-        with suppress(trio.BrokenResourceError):  # no way left to say goodbye
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # no way left to say goodbye
             await self._stream.aclose()

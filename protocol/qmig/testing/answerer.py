@@ -50,7 +50,7 @@ class Answerer:
         self._verifier = Verifier(known)
         self._rebuild = Rebuild(self._open)
         self._said: list[Record] = []
-        self._runs = False
+        self._path_open = False
 
     def _open(self, idstr: str, length: int) -> bytearray:
         self.memory[idstr] = bytearray(length)
@@ -77,10 +77,13 @@ class Answerer:
         self._rebuild.apply(told)
         self._verifier.check(told.channel, event)
         match event:
+            case cmd.OpenReturnPath():
+                self._path_open = True
+            case _ if not self._path_open:
+                return
             case cmd.Ping(value=value):
                 self._say(rp.RpPong(value=value))
             case cmd.PostcopyRun():
-                self._runs = True
                 self._ask()
             case cmd.RecvBitmap(block=block):
                 self._say(self._bitmap(block))

@@ -64,6 +64,7 @@ async def migrate(
         await check_memory(side, image, tmp_path)
         if scenario.capabilities.get("postcopy-ram") and scenario.flow in {Flow.POSTCOPY, Flow.RECOVER}:
             assert sent.core.requests_served
+        assert ("main-2" in sent.outcome.sent) is (scenario.flow is Flow.RECOVER)
         if scenario.bitmap:
             await check_bitmap(side, image)
         await side.vm.execute("cont")
