@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import pytest
 
 from qmig import limits
 from qmig._wire import Record
-from qmig.errors import LocalProtocolError, TruncatedStream
+from qmig.errors import LocalProtocolError
 from qmig.legacy import header as hdr
 from qmig.legacy import multifd as mfd
 from qmig.legacy import sections as sec
 from qmig.legacy.connection import Told
 from qmig.legacy.dirtybitmap import DirtyBitmapStart
-from qmig.legacy.machine_image import ImageCollector, MachineImage
-from qmig.legacy.session import MigrationSession
-from qmig.testing import load_vectors
+from qmig.legacy.machine_image import ImageCollector
 from qmig.testing import migrations as m
-from qmig.testing.migrations import Story
-
-
-def image_of(story: Story, **options: object) -> MachineImage:
-    """The image of a synthetic migration, over its bytes."""
-    return collect({name: story.bytes_of(name) for name in story.channels()})
-
-
-def collect(channels: dict[str, bytes]) -> MachineImage:
-    session, collector = MigrationSession(), ImageCollector()
-    for name, data in channels.items():
-        session.receive_data(name, data)
-        session.receive_data(name, b"")
-    while True:
-        try:
-            told = session.next_event()
-        except TruncatedStream:  # a connection that broke, or an attempt that was given up
-            continue
-        if not isinstance(told, Told):
-            return collector.finish()
-        collector.apply(told)
-
-
-def recorded(name: str) -> MachineImage:
-    """The image of a recording among the vectors."""
-    (vector,) = [v for v in load_vectors("legacy/recordings") if v.id.endswith(f"#{name}")]
-    return collect({channel: vector.data(channel) for channel in vector.channels})
+from qmig.testing.images import collect, recorded, small
 
 
 def fed(*events: Record, channel: str = "main") -> ImageCollector:
@@ -55,7 +27,7 @@ def fed(*events: Record, channel: str = "main") -> ImageCollector:
 
 
 def test_all_of_a_precopy() -> None:
-    image = image_of(m.precopy())
+    image = small()
     assert image.machine == "pc-q35-10.0"
     assert (image.page_size, image.footers, image.capabilities) == (4096, True, ())
     assert [(b.idstr, b.used_length) for b in image.blocks] == [("m0", 16 * 4096), ("pc.bios", 2 * 4096)]
@@ -66,16 +38,16 @@ def test_all_of_a_precopy() -> None:
     assert not image.live
 
 
-@pytest.mark.parametrize("story", [m.precopy, m.multifd, m.mapped_ram, m.postcopy, m.xbzrle])
-def test_the_way_of_travelling_does_not_show(story: Callable[[], Story]) -> None:
-    image = image_of(story())
+@pytest.mark.parametrize("story", ["precopy", "multifd", "mapped_ram", "postcopy", "xbzrle"])
+def test_the_way_of_travelling_does_not_show(story: str) -> None:
+    image = small(story)
     assert [d.section.idstr for d in image.devices] == ["timer", "0000:00:02.0/dev", "globalstate"]
     assert [b.idstr for b in image.blocks] == ["m0", "pc.bios"]
     assert image.blocks[1].sent
 
 
 def test_a_recovered_postcopy() -> None:
-    image = image_of(m.recovery())
+    image = small("recovery")
     assert image.blocks[0].page_size == 4 * 4096
     assert image.vmdesc is None
 
@@ -143,7 +115,7 @@ def test_what_an_image_cannot_hold(event: Record, channel: str, problem: str) ->
 def test_state_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "DEVICE_STATE", 100)
     with pytest.raises(LocalProtocolError, match="more than 100 bytes"):
-        image_of(m.precopy())
+        small.__wrapped__("precopy")
 
 
 def test_sections_of_unknown_handlers_are_dropped_where_nothing_started_them() -> None:

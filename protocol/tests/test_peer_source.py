@@ -3,7 +3,6 @@ leftovers."""
 
 from __future__ import annotations
 
-import functools
 import gc
 import os
 import threading
@@ -19,11 +18,8 @@ import trio.testing
 from qmig.errors import RemoteProtocolError
 from qmig.legacy import requests
 from qmig.legacy import returnpath as rp
-from qmig.legacy.connection import Told
-from qmig.legacy.machine_image import ImageCollector, MachineImage
 from qmig.legacy.multifd import MULTIFD_MAGIC, MultifdHello
 from qmig.legacy.replay import Replay
-from qmig.legacy.session import MigrationSession
 from qmig.legacy.source import Connect, End, MigrationSource, Send
 from qmig.legacy.source_settings import Postcopy, SourceSettings
 from qmig.legacy.source_table import SourcePhase
@@ -34,6 +30,7 @@ from qmig.peers.tls import TlsCredentials
 from qmig.peers.transport import Listener, listen
 from qmig.testing import load_vectors
 from qmig.testing.answerer import Answerer
+from qmig.testing.images import recorded
 
 
 @pytest.fixture(autouse=True)
@@ -51,19 +48,8 @@ def left() -> tuple[int, set[str], int]:
     return len(os.listdir("/proc/self/fd")), set(children), len(threads)  # noqa: PTH208
 
 
-@functools.cache
-def image() -> MachineImage:
-    (vector,) = [v for v in load_vectors("legacy/recordings") if v.id.endswith("#11.1-precopy-plain-q35")]
-    session, collector = MigrationSession(), ImageCollector()
-    session.receive_data("main", vector.data("main"))
-    session.receive_data("main", b"")
-    while isinstance(told := session.next_event(), Told):
-        collector.apply(told)
-    return collector.finish()
-
-
 def core(**given: Any) -> MigrationSource:
-    return MigrationSource(image(), SourceSettings.for_machine(image().machine, **given))
+    return MigrationSource(recorded(), SourceSettings.for_machine(recorded().machine, **given))
 
 
 class Destination:
@@ -135,7 +121,7 @@ async def destination(
 
 
 def same_memory(answerer: Answerer) -> None:
-    for block in image().blocks:
+    for block in recorded().blocks:
         assert answerer.memory[block.idstr] == block.read(0, block.used_length), block.idstr
 
 
@@ -162,7 +148,7 @@ async def test_over_sockets(way: str, transport: str, tmp_path: Path) -> None:
         assert outcome.phase is source.state is SourcePhase.COMPLETED
         assert outcome.error == source.waiting_for() == ""
         assert outcome.shut == (0 if WAYS[way].get("return_path") else None)
-        while len(answerer.memory) < len(image().blocks) or not all_ended(answerer):
+        while len(answerer.memory) < len(recorded().blocks) or not all_ended(answerer):
             await trio.testing.wait_all_tasks_blocked()
     same_memory(answerer)
     for channel, size in outcome.sent.items():

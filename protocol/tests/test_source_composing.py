@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -21,39 +20,14 @@ from qmig.legacy.deflate import open_packer
 from qmig.legacy.dirtybitmap import DirtyBitmapChunk
 from qmig.legacy.machine_image import ImageCollector, LiveSection, MachineImage
 from qmig.legacy.pageplan import in_order, older
-from qmig.legacy.session import MigrationSession
 from qmig.legacy.source import MigrationSource
 from qmig.legacy.source_settings import PageOrder, Postcopy, SourceSettings, ZeroPages
 from qmig.legacy.source_table import SourcePhase
 from qmig.legacy.sync import SyncMode
 from qmig.legacy.verify import Known
-from qmig.testing import load_vectors
 from qmig.testing import migrations as m
 from qmig.testing.answerer import Answerer, drive
-
-
-@functools.cache
-def image(name: str) -> MachineImage:
-    """The image of a recording among the vectors."""
-    (vector,) = [v for v in load_vectors("legacy/recordings") if v.id.endswith(f"#{name}")]
-    return collect({channel: vector.data(channel) for channel in vector.channels})
-
-
-def collect(channels: dict[str, bytes]) -> MachineImage:
-    session, collector = MigrationSession(), ImageCollector()
-    for name, data in channels.items():
-        session.receive_data(name, data)
-        session.receive_data(name, b"")
-    while isinstance(told := session.next_event(), Told):
-        collector.apply(told)
-    return collector.finish()
-
-
-@functools.cache
-def small(story: str = "precopy") -> MachineImage:
-    """The image of a synthetic migration of a few pages."""
-    made = getattr(m, story)()
-    return collect({name: made.bytes_of(name) for name in made.channels()})
+from qmig.testing.images import Q35, recorded, small
 
 
 def sent(
@@ -106,7 +80,6 @@ def kinds(answerer: Answerer, channel: str = "main") -> list[type[Record]]:
     return [type(event) for name, event in answerer.told if name == channel]
 
 
-Q35 = "11.1-precopy-plain-q35"
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
     "return path": {"return_path": True},
@@ -133,12 +106,12 @@ def test_every_way_of_travelling_verifies_and_arrives(way: str) -> None:
     given = WAYS[way]
     known = None
     if given.get("sync_mode"):  # set by hand against the machine type
-        known = capabilities((11, 1), SourceSettings.for_machine(image(Q35).machine, **given))
+        known = capabilities((11, 1), SourceSettings.for_machine(recorded(Q35).machine, **given))
         known = Known(
             version=known.version, capabilities=known.capabilities, parameters=known.parameters,
             properties={"multifd-flush-after-each-section": True}, suppress_vmdesc=False,
         )  # fmt: skip
-    answerer = sent(image(Q35), (11, 1), known, **given)
+    answerer = sent(recorded(Q35), (11, 1), known, **given)
     assert kinds(answerer)[-1] is sec.VmDescription
 
 
@@ -164,7 +137,7 @@ def test_every_way_of_travelling_verifies_and_arrives(way: str) -> None:
     ],
 )
 def test_images_of_every_kind(name: str, version: tuple[int, int], given: dict[str, Any]) -> None:
-    taken = image(name)
+    taken = recorded(name)
     settings = SourceSettings.for_machine(taken.machine, version=version, **given)
     known = capabilities(version, settings)
     others = {"dirty-bitmaps"} if taken.live else set()
@@ -177,9 +150,9 @@ def test_images_of_every_kind(name: str, version: tuple[int, int], given: dict[s
 
 
 def test_device_state_is_what_was_recorded() -> None:
-    answerer = sent(image(Q35), (11, 1))
+    answerer = sent(recorded(Q35), (11, 1))
     there = [bytes(event.data) for _, event in answerer.told if isinstance(event, sec.DeviceState)]
-    assert there == [device.data for device in image(Q35).devices]
+    assert there == [device.data for device in recorded(Q35).devices]
 
 
 def test_a_uuid_of_ones_own() -> None:
@@ -199,7 +172,7 @@ def test_the_description_can_be_left_out() -> None:
 
 def test_old_packets_keep_what_they_had() -> None:
     """Up to 8.2 a SYNC has pages_alloc and the length of the payload before it."""
-    answerer = sent(image("7.2-multifd-rounds-2"), (7, 2), multifd_channels=2)
+    answerer = sent(recorded("7.2-multifd-rounds-2"), (7, 2), multifd_channels=2)
     packets = [
         event for name, event in answerer.told if name == "multifd-0" and isinstance(event, mfd.MultifdPacket)
     ]
@@ -305,14 +278,14 @@ def test_older_contents_differ_in_few_places() -> None:
 
 def with_section(idstr: str) -> MachineImage:
     """An image with a live section that has a part."""
-    bitmaps = image("11.1-dirty-bitmaps")
-    (recorded,) = bitmaps.live
-    start = recorded.start
+    bitmaps = recorded("11.1-dirty-bitmaps")
+    (there,) = bitmaps.live
+    start = there.start
     section = LiveSection(
         sec.SectionStart(section_id=start.section_id, idstr=idstr, instance_id=0, version_id=1)
     )
     chunk = DirtyBitmapChunk(flags=1, node_alias=None, bitmap_alias=None, node="q0", bitmap="bm0")
-    section.setup, section.parts, section.end = recorded.setup, [[chunk]], recorded.end
+    section.setup, section.parts, section.end = there.setup, [[chunk]], there.end
     return replace(bitmaps, live=(section,))
 
 
@@ -360,7 +333,12 @@ def test_handlers_that_cannot_wait_end_before_the_package(has_end: bool) -> None
 def test_what_machines_may_leave_out() -> None:
     """No configuration section, no footers, no description; device state that comes before RAM."""
     taken = replace(
-        image(Q35), configuration=None, footers=False, early=image(Q35).devices[:1], vmdesc=None, page_bits=12
+        recorded(Q35),
+        configuration=None,
+        footers=False,
+        early=recorded(Q35).devices[:1],
+        vmdesc=None,
+        page_bits=12,
     )
     events: list[type[Record]] = []
 
@@ -370,7 +348,7 @@ def test_what_machines_may_leave_out() -> None:
 
     for keeps in (False, True):
         if keeps:
-            taken = replace(taken, configuration=image(Q35).configuration, footers=True)
+            taken = replace(taken, configuration=recorded(Q35).configuration, footers=True)
         source = MigrationSource(taken, SourceSettings.for_machine("pc-q35-11.1", change=change))
         while source.next_output({"main"}) is not None:
             pass

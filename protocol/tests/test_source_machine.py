@@ -3,7 +3,6 @@ place."""
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import pytest
@@ -13,50 +12,25 @@ from qmig.errors import LocalProtocolError, RemoteProtocolError
 from qmig.legacy import commands as cmd
 from qmig.legacy import ram, requests
 from qmig.legacy import returnpath as rp
-from qmig.legacy.connection import Told
-from qmig.legacy.machine_image import ImageCollector, MachineImage
+from qmig.legacy.machine_image import MachineImage
 from qmig.legacy.pageplan import PagePlan
 from qmig.legacy.pageset import Budget, PageSet
 from qmig.legacy.requests import MOST, Pending
-from qmig.legacy.session import MigrationSession
 from qmig.legacy.source import Connect, End, MigrationSource, Output, Send
 from qmig.legacy.source_settings import Postcopy, SourceSettings
 from qmig.legacy.source_table import TRANSITIONS, SourcePhase, Step
 from qmig.legacy.sync import SyncMode
-from qmig.testing import load_vectors
 from qmig.testing import migrations as m
 from qmig.testing.answerer import EVERYTHING, Answerer, drive
+from qmig.testing.images import recorded, small
 
 PAGE = 4096
 HOST = 4 * PAGE
 
 
-@functools.cache
-def image(name: str = "11.1-precopy-plain-q35") -> MachineImage:
-    (vector,) = [v for v in load_vectors("legacy/recordings") if v.id.endswith(f"#{name}")]
-    return collect({channel: vector.data(channel) for channel in vector.channels})
-
-
-def collect(channels: dict[str, bytes]) -> MachineImage:
-    session, collector = MigrationSession(), ImageCollector()
-    for name, data in channels.items():
-        session.receive_data(name, data)
-        session.receive_data(name, b"")
-    while isinstance(told := session.next_event(), Told):
-        collector.apply(told)
-    return collector.finish()
-
-
-@functools.cache
-def small() -> MachineImage:
-    """Two blocks; `m0` of 16 pages has host pages of four."""
-    story = m.postcopy()
-    return collect({name: story.bytes_of(name) for name in story.channels()})
-
-
 def source(taken: MachineImage | None = None, **given: Any) -> MigrationSource:
     settings = {"return_path": True, "postcopy": Postcopy.STARTED, **given}
-    taken = taken or small()
+    taken = taken or small("postcopy")
     return MigrationSource(taken, SourceSettings.for_machine(taken.machine, **settings))
 
 
@@ -114,19 +88,19 @@ def test_what_is_asked_for_comes_first(preempt: bool) -> None:
     first = pages_of(answerer, "preempt" if preempt else "main")
     assert first[:2] == [("m0", 8, 4), ("m0", 4, 4)]
     assert answerer.finish().findings == ()
-    same_memory(small(), answerer)
+    same_memory(small("postcopy"), answerer)
 
 
 @pytest.mark.parametrize("version", [(10, 0), (11, 1)])
 def test_a_large_guest_in_postcopy(version: tuple[int, int]) -> None:
-    started = source(image(), version=version, postcopy_chunk=5 * PAGE)
+    started = source(recorded(), version=version, postcopy_chunk=5 * PAGE)
     answerer = Answerer(
         known=m.known(version, "return-path", "postcopy-ram"),
         asks=[("pc.ram", 40 * PAGE, PAGE), ("pc.ram", 20 * PAGE, PAGE), ("pc.bios", 17 * PAGE, PAGE)],
     )
     drive(started, answerer)
     assert answerer.finish().findings == ()
-    same_memory(image(), answerer)
+    same_memory(recorded(), answerer)
     assert (0x42 in started.pongs) is (version == (11, 1))
     assert started.sent == {"main": sum(len(o.data) for o in answerer.outputs if isinstance(o, Send))}
 
@@ -197,7 +171,7 @@ def test_sync_packets_go_on_in_per_section_mode() -> None:
     eos = sum(isinstance(event, ram.RamEos) for channel, event in answerer.told if channel == "main")
     syncs = [getattr(event, "is_sync", False) for channel, event in answerer.told if channel == "multifd-1"]
     assert sum(syncs) == eos
-    same_memory(small(), answerer)
+    same_memory(small("postcopy"), answerer)
 
 
 def test_a_guest_that_asks_for_nothing_is_waited_for() -> None:
@@ -272,7 +246,7 @@ def test_recovery_sends_what_is_missing(preempt: bool, pre_7_2: bool) -> None:
     assert cut.error == ""
     connected = [output.channel for output in answerer.outputs if isinstance(output, Connect)]
     assert connected[-1 - preempt :] == ["main-2", "preempt-2"][: 1 + preempt]
-    same_memory(small(), answerer)
+    same_memory(small("postcopy"), answerer)
     resent = [
         event for channel, event in answerer.told if channel == "main-2" and isinstance(event, ram.RamPages)
     ]
@@ -293,7 +267,7 @@ def test_lost_again_while_recovering() -> None:
     cut.resume()
     drive(cut, answerer)
     assert phase(cut) is SourcePhase.COMPLETED
-    same_memory(small(), answerer)
+    same_memory(small("postcopy"), answerer)
 
 
 def test_lost_behind_eof_it_pauses() -> None:
@@ -351,7 +325,7 @@ def test_a_recovery_that_goes_wrong_is_paused_again(messages: list[Record], requ
 
 
 def test_a_host_page_that_came_in_part_comes_again_as_a_whole() -> None:
-    plan = PagePlan(small(), SourceSettings())
+    plan = PagePlan(small("postcopy"), SourceSettings())
     left = Pending(plan)
     left.received(bitmap("m0", bytes([0b11101111, 0b00001110]) + bytes(6)))
     found = left.urgent(1)
@@ -426,7 +400,7 @@ def test_the_end_of_the_return_path() -> None:
 
 
 def test_switchover_waits_for_the_agreement() -> None:
-    held = source(image(), postcopy=Postcopy.OFF, switchover_ack=True, switchover_ack_legacy=True)
+    held = source(recorded(), postcopy=Postcopy.OFF, switchover_ack=True, switchover_ack_legacy=True)
     answerer = Answerer()
     drive(held, answerer)
     assert held.waiting_for() == "SWITCHOVER_ACK on the return path"
