@@ -15,14 +15,14 @@ import os
 import shutil
 import socket
 from collections.abc import Mapping
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from qmig._nursery import background
 from qmig.builds import Qemu
-from qmig.errors import EnvironmentProblem
+from qmig.errors import EnvironmentProblem, TruncatedStream
 from qmig.legacy.connection import Told
 from qmig.legacy.machine_image import ImageCollector, MachineImage
 from qmig.legacy.session import MigrationSession
@@ -68,7 +68,8 @@ async def record(qemu: Qemu, scenario: Scenario, folder: Path) -> MachineImage:
     ):
         await side.vm.set_parameters(FAST)
         await side.vm.migrate(listener.uri)
-        await _collect(await listener.accept(), session, collector)
+        with suppress(TruncatedStream):  # then QEMU did not complete, or died, and says why
+            await _collect(await listener.accept(), session, collector)
         outcome = await side.vm.wait_migration()
         if outcome.status != "completed":
             raise EnvironmentProblem(f"recording ended {outcome.status}: {outcome.error}")
