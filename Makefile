@@ -36,8 +36,9 @@ spec-check: env ## ids, registries, vectors, links, generated parts
 spec: env ## rewrite the generated parts of the specification
 	$(BIN)/qmig spec render
 
-live: env ## every migration with every build there is, our peer on either side (several minutes)
-	$(BIN)/python -m pytest -q -n 2 -m 'live or not live' protocol/tests/live
+live: env ## every migration with every build there is, our peer on either side; writes protocol/LIVE.md (5 minutes)
+	PYTHONPATH=tools $(BIN)/python -m pytest -q -n 2 -p live_table --live-table protocol/LIVE.md \
+		-m 'live or not live' protocol/tests/live
 
 conformance: env ## run the suite on a real QEMU, or on the recordings where none can be had
 	$(BIN)/qmig conformance run --report $(REPORT)

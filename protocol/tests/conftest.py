@@ -84,10 +84,16 @@ def _parametrize_scenarios(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def played(x509: Path, tmp_path: Path) -> Iterator[Callable[[Play, Qemu, Scenario], None]]:
+def played(
+    request: pytest.FixtureRequest, x509: Path, tmp_path: Path
+) -> Iterator[Callable[[Play, Qemu, Scenario], None]]:
     """Runs a play; says why a build cannot; leaves no descriptor, process or thread."""
 
     def run(play: Play, qemu: Qemu, scenario: Scenario) -> None:
+        role: Role = request.module.ROLE
+        played = (role.value, scenario.name, scenario.target, qemu.version)
+        request.node.user_properties.append(("live", played))
+
         async def watched() -> None:
             with trio.fail_after(WATCHDOG):
                 await play(qemu, scenario, x509, tmp_path)
