@@ -6,12 +6,15 @@ import json
 from collections.abc import Iterable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qmig import limits
 from qmig._wire import NeedBytes, Record
 from qmig.errors import LimitExceeded, TruncatedStream, UnsupportedFeature
 from qmig.legacy import commands as c
 from qmig.legacy import sections as s
+from qmig.legacy.ram import RamEos
 from qmig.legacy.state import StreamState
 from qmig.testing.streams import DEVICE, FIELDS, FULL, HEAD, RAM, TAIL, TIMER, VMDESC, read, same, to_bytes
 
@@ -190,3 +193,55 @@ def test_a_description_is_tried_once_however_often_the_bytes_are_searched() -> N
         found, error = read(data, range(0, len(data), step))
         assert error is None
         assert bodies(found) == [(body, "footer")]
+
+
+#: what may stand behind a device in a package, or at the end of a stream without description
+BEHIND: dict[str, list[Record]] = {
+    "another device": [
+        s.SectionFull(section_id=9, idstr="0000:00:01.1/ide", instance_id=0, version_id=3),
+        s.DeviceState(section_id=9, boundary="footer", data=b"x"),
+        s.SectionFooter(section_id=9),
+        TAIL[0],
+    ],
+    "a command": [c.Ping(value=3), TAIL[0]],
+    "more of a live section": [s.SectionEnd(section_id=1), RamEos(), s.SectionFooter(section_id=1), TAIL[0]],
+    "the end": [TAIL[0]],
+}
+
+
+@pytest.mark.parametrize("behind", BEHIND)
+@given(st.lists(st.sampled_from([0x7E, 0]), max_size=40).map(bytes), st.integers(1, 200))
+def test_what_looks_like_a_footer_in_the_state_is_none(behind: str, body: bytes, step: int) -> None:
+    """A timer whose count ends in 0x7e in front of reserved zeros, as section 0: seen with QEMU 7.2."""
+    body += b"A"  # state of nothing but zeros and 0x7e may end anywhere
+    device = [
+        s.SectionFull(section_id=0, idstr="timer", instance_id=0, version_id=2),
+        s.DeviceState(section_id=0, boundary="footer", data=body),
+        s.SectionFooter(section_id=0),
+    ]
+    data = to_bytes([*HEAD, *RAM, *device, *BEHIND[behind]])
+    found, error = read(data, range(0, len(data), step))
+    assert error is None
+    assert bodies(found)[0] == (body, "footer")
+
+
+def test_a_footer_with_an_odd_record_behind_it_is_taken_when_there_is_no_better() -> None:
+    odd = [
+        s.SectionFull(section_id=9, idstr="\x01", instance_id=0, version_id=1),
+        s.DeviceState(section_id=9, boundary="footer", data=b"x"),
+        s.SectionFooter(section_id=9),
+        TAIL[0],
+    ]
+    data = to_bytes([*HEAD, *RAM, *device(b"abc", boundary="footer"), *odd])
+    for step in (1, 7, 1000):
+        found, error = read(data, range(0, len(data), step))
+        assert error is None
+        assert bodies(found) == [(b"abc", "footer"), (b"x", "footer")]
+
+
+@pytest.mark.parametrize("cut", range(1, 37))
+def test_an_interrupted_record_behind_a_footer_confirms_it(cut: int) -> None:
+    data = to_bytes([*HEAD, *RAM, *device(b"abc", boundary="footer"), *BEHIND["another device"]])
+    found, error = read(data[:-cut], (5, 6))
+    assert bodies(found)[0] == (b"abc", "footer")
+    assert error is not None

@@ -5,8 +5,10 @@ Rule 2: the vmdesc comes last, so without a given schema everything from the fir
 device on is held, up to `limits.DEVICE_STATE`, until it has come.
 Rule 3: without any schema, two handlers that are no VMState tell their end themselves
 (`boundary="built-in"`).
-Rule 4: else the end is inferred from the footer and a plausible record
-behind it, and every such body says so (`boundary="footer"`).
+Rule 4: else the end is inferred from the footer and a record behind it, and every such body
+says so (`boundary="footer"`). State may hold what looks like its own footer: five bytes, of
+which four are mostly zero. So the record behind is looked at as far as its head goes
+(`_follows`); what only begins with a good byte is taken when there is nothing better.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from qmig import limits
 from qmig._feed import Feed, Steps
 from qmig._wire import NeedBytes
 from qmig.errors import RemoteProtocolError, UnsupportedFeature
+from qmig.legacy.commands import COMMANDS
 from qmig.legacy.sections import DeviceState, SectionFull, SectionType, UnreadState
 from qmig.legacy.state import Schema, StreamState
 from qmig.legacy.vmstate.schema import schema_from_vmdesc
@@ -29,6 +32,11 @@ _DESCRIPTION: Final = re.compile(rb"\x00\x06(?=(....)\{[ \"}])", re.DOTALL)
 _DESCRIPTION_TRIES: Final = 64
 #: bodies whose own layout is tried: a machine has one of each, and a failure may have read far
 _LAYOUT_TRIES: Final = 64
+
+#: a name as QEMU gives them
+_IDSTR: Final = re.compile(rb"[\x20-\x7e]+")
+#: bytes of payload: POSTCOPY_RAM_DISCARD has the most, 12 ranges of one block
+_LONGEST_COMMAND: Final = 2 + 1 + 255 + 12 * 16
 
 _FOLLOWERS: Final = frozenset(
     {
@@ -56,6 +64,8 @@ class DeviceReader:
         self._resume = 0  # where an unfinished description may begin
         self._length = 0
         self._boundary = ""
+        self._undecided = 0  # where a footer was seen that more bytes have to confirm
+        self._loose: int | None = None  # the first that only a good byte follows
         self._layouts = 0  # bodies tried by their own layout
 
     def body(self, section: SectionFull, *, early: bool) -> Steps[DeviceState]:
@@ -183,17 +193,52 @@ class DeviceReader:
         return False
 
     def _footer(self, held: memoryview, searched: int, section: SectionFull) -> bool:
-        """Whether the section's footer is in `held` (the first that a plausible record follows)."""
+        """Whether the section's footer is in `held`: the first that a good record follows."""
         pattern = re.escape(b"\x7e" + section.section_id.to_bytes(4, "big"))
-        for found in re.compile(pattern).finditer(held, max(0, searched - 16)):
+        for found in re.compile(pattern).finditer(held, self._undecided or max(0, searched - 4)):
+            place, whole = found.start(), self.feed.eof
             try:
-                confirmed = self._confirmed(held, found.start(), section.section_id, whole=self.feed.eof)
+                if not self._confirmed(held, place, section.section_id, whole=whole):
+                    continue
+                good = self._follows(held[place + 5 :], whole=whole)
             except NeedBytes:
-                return False  # at the very end; seen again with the next bytes
-            if confirmed:
-                self._length, self._boundary = found.start(), "footer"
-                return True
-        return False
+                self._undecided = place  # looked at again with the next bytes
+                return False
+            if good:
+                return self._found(place)
+            if self._loose is None:
+                self._loose = place
+        self._undecided = 0
+        return self.feed.eof and self._loose is not None and self._found(self._loose)
+
+    def _found(self, place: int) -> bool:
+        self._length, self._boundary = place, "footer"
+        self._undecided, self._loose = 0, None
+        return True
+
+    def _follows(self, behind: memoryview, *, whole: bool) -> bool:
+        """Whether what is behind a footer is a record as QEMU writes it (LEG-SEC-057). Raises `NeedBytes`
+        where that cannot be told yet and more has to come: behind EOF there may be nothing for a long
+        time."""
+        head = bytes(behind[:10])
+        if not head:
+            return True
+        kind, more = head[0], head[1:]
+        if kind == SectionType.EOF:
+            return not more or more[0] == SectionType.VMDESCRIPTION
+        if not whole and len(head) < 6:
+            raise NeedBytes(6)
+        if kind in {SectionType.SECTION_PART, SectionType.SECTION_END}:
+            return len(more) < 4 or int.from_bytes(more[:4], "big") in self.state.sections
+        if kind == SectionType.COMMAND:
+            number, length = int.from_bytes(more[:2], "big"), int.from_bytes(more[2:4], "big")
+            return number in COMMANDS and length <= _LONGEST_COMMAND
+        if len(more) < 5:
+            return True
+        name = bytes(behind[6 : 6 + more[4]])
+        if len(name) < more[4] and not whole:
+            raise NeedBytes(6 + more[4])
+        return bool(_IDSTR.fullmatch(name))
 
     def _confirmed(self, window: memoryview, length: int, section_id: int, *, whole: bool) -> bool:
         """Whether a section may end at `length`: its footer, if it has one, and the next type
