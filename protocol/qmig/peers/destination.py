@@ -78,8 +78,10 @@ class _Connection:
         self.kind = ""  # main, multifd-N, preempt; empty until it is known
         self.name = ""  # the session's name of it
         self.size = 0  # bytes read before that
-        self.ended = False  # in the story
+        self.begun = False  # in the story
+        self.ended = False
         self.buffer = memoryview(bytearray(BUFFER))
+        self.turn = trio.lowlevel.ParkingLot()  # where it waits until the story wants its next bytes
 
 
 @asynccontextmanager
@@ -246,7 +248,7 @@ class Destination:
             with trio.CancelScope(shield=True), suppress(ChannelBroken):
                 await connection.channel.aclose()
             self._connections.remove(connection)
-            self._moved.unpark_all()
+            self._wake()
 
     async def _identify(self, connection: _Connection) -> bool:
         """Finds the channel's name by its first bytes; whether it has one."""
@@ -315,7 +317,7 @@ class Destination:
             raise localised(error, offset=0, record="connection") from None
         connection.kind, connection.name = kind, name
         self.incoming.channel_opened(name)
-        self._moved.unpark_all()
+        self._wake()
 
     def _name_of(self, kind: str) -> str:
         """What a channel of the connection in use is called in the session."""
@@ -340,7 +342,8 @@ class Destination:
         """Reads one channel to its end, no faster than the story wants it."""
         name, buffer, size = connection.name, connection.buffer, connection.size
         while connection.kind == "main" and self._missing() and not self._gone(connection):
-            await self._moved.park()
+            await connection.turn.park()
+        connection.begun = True
         while not self._gone(connection):
             chunk = buffer[:size]
             if self._expected.tap is not None:
@@ -354,13 +357,25 @@ class Destination:
             if connection.ended:
                 return
             while not self._gone(connection) and not self.session.is_wanted(name):
-                await self._moved.park()
+                await connection.turn.park()
             if not self._gone(connection):
                 size = await connection.channel.receive_into(buffer)
         if self.phase is Phase.FAILED and connection.kind == "main" and self.incoming.told_failure:
             # The source has to read why before it sees us go.
             while await connection.channel.receive_into(buffer):
                 pass
+
+    def _wake(self) -> None:
+        """Something has changed: who waits for that goes on; of the channels, those whose turn it is."""
+        self._moved.unpark_all()
+        for connection in self._connections:
+            if connection.turn and (self._gone(connection) or self._may_read(connection)):
+                connection.turn.unpark_all()
+
+    def _may_read(self, connection: _Connection) -> bool:
+        if connection.kind == "main" and not connection.begun:
+            return not self._missing()
+        return self.session.is_wanted(connection.name)
 
     def _gone(self, connection: _Connection) -> bool:
         """Whether nobody is interested in this connection any more."""
@@ -382,7 +397,7 @@ class Destination:
                 break
             if self._expected.story is not None:
                 self._expected.story(told)
-        self._moved.unpark_all()
+        self._wake()
 
     async def _answer(self) -> None:
         """Sends what is due, in order, whichever channel it is due to."""
@@ -427,7 +442,7 @@ class Destination:
             for connection in self._connections:
                 if connection.kind != "main" or not self.incoming.told_failure:
                     connection.channel.abort()
-        self._moved.unpark_all()
+        self._wake()
 
     def _end_lines(self) -> None:
         """Ends the channels in the story; what was whole is taken, the rest is let go."""
@@ -453,7 +468,7 @@ class Destination:
         if any(connection.name for connection in used):
             self._number += 1
         self._outbox.clear()
-        self._moved.unpark_all()
+        self._wake()
 
 
 def _unusable(problem: str, connection: _Connection) -> RemoteProtocolError:
