@@ -39,8 +39,9 @@ from qmig.testing.scenarios import FAST, SLOW
 _LACKING: Final = re.compile(
     r"unsupported machine type|Property '[^']*' not found|is not a valid device model"
 )
-#: page requests that have to be made before a recovery's connection is cut
-_ENOUGH_REQUESTS: Final = 24
+#: Page requests that have to be made before a connection is cut, so that a postcopy is well on its way: up to
+#: the PONG behind the package the source takes its guest back instead (10.2 and later).
+_ENOUGH_REQUESTS: Final = 64
 #: what a destination is told as well; the rest is the source's business
 _BOTH_CAPABILITIES: Final = frozenset(
     {"postcopy-ram", "postcopy-preempt", "multifd", "mapped-ram", "x-ignore-shared", "switchover-ack",
