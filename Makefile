@@ -8,7 +8,7 @@ REPORT ?= report
 AROUND_CORE := */qmig/__main__.py,*/qmig/_nursery.py,*/qmig/qmp.py,*/qmig/builds/*,*/qmig/cli/*,*/qmig/peers/*,*/qmig/spec/*,*/qmig/testing/*
 
 .DEFAULT_GOAL := help
-.PHONY: help env test lint unit spec spec-check live conformance bench
+.PHONY: help env test lint unit spec spec-check live soak conformance bench
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -39,6 +39,9 @@ spec: env ## rewrite the generated parts of the specification
 live: env ## every migration with every build there is, our peer on either side; writes protocol/LIVE.md (5 minutes)
 	PYTHONPATH=tools $(BIN)/python -m pytest -q -n 2 -p live_table --live-table protocol/LIVE.md \
 		-m 'live or not live' protocol/tests/live
+
+soak: env ## 500 migrations in a row with a real QEMU, nothing left behind; writes protocol/SOAK.md (5 minutes)
+	$(BIN)/python tools/soak.py --record
 
 conformance: env ## run the suite on a real QEMU, or on the recordings where none can be had
 	$(BIN)/qmig conformance run --report $(REPORT)

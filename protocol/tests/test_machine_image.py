@@ -14,9 +14,9 @@ from qmig.legacy import multifd as mfd
 from qmig.legacy import sections as sec
 from qmig.legacy.connection import Told
 from qmig.legacy.dirtybitmap import DirtyBitmapStart
-from qmig.legacy.machine_image import ImageCollector
+from qmig.legacy.machine_image import ImageCollector, image_of
 from qmig.testing import migrations as m
-from qmig.testing.images import collect, recorded, small
+from qmig.testing.images import recorded, small
 
 
 def fed(*events: Record, channel: str = "main") -> ImageCollector:
@@ -72,7 +72,7 @@ def test_the_last_attempt_counts() -> None:
     first = m.precopy()
     cut = first.bytes_of("main")[:200]
     second = {f"{name}-2": m.multifd().bytes_of(name) for name in ("main", "multifd-0", "multifd-1")}
-    image = collect({"main": cut, **second})
+    image = image_of({"main": cut, **second})
     assert image.uuid == m.UUID
     assert [block.idstr for block in image.blocks] == ["m0", "pc.bios"]
 

@@ -13,13 +13,13 @@ Rule 2: a second file header begins another attempt at the migration; the last a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from qmig import limits
 from qmig._wire import Record
-from qmig.errors import LocalProtocolError
+from qmig.errors import LocalProtocolError, TruncatedStream
 from qmig.legacy import header as hdr
 from qmig.legacy import sections as sec
 from qmig.legacy.channels import parse_name
@@ -28,6 +28,7 @@ from qmig.legacy.multifd import MultifdDeviceState, MultifdHello
 from qmig.legacy.ram import RamBlockEntry
 from qmig.legacy.ramimage import BlockImage, OpenBlock
 from qmig.legacy.rebuild import Rebuild
+from qmig.legacy.session import MigrationSession
 
 #: kinds of channels that carry the machine; what comes back, and what is encrypted, does not
 _CARRIERS: Final = frozenset({"main", "multifd", "preempt"})
@@ -290,3 +291,20 @@ def _owned(event: Record) -> Record:
     """The event without views of anybody's buffer."""
     values = {name: bytes(v) if isinstance(v, memoryview) else v for name, v in event.values().items()}
     return type(event)(**values)
+
+
+def image_of(channels: Mapping[str, bytes | memoryview]) -> MachineImage:
+    """The image in a whole recording: channel name -> its bytes. Connections that broke on the way are passed
+    over. RAM is kept in memory. Raises `RemoteProtocolError` for channels that are damaged."""
+    session, collector = MigrationSession(), ImageCollector()
+    for name, data in channels.items():
+        session.receive_data(name, data)
+        session.receive_data(name, b"")
+    while True:
+        try:
+            told = session.next_event()
+        except TruncatedStream:
+            continue
+        if not isinstance(told, Told):
+            return collector.finish()
+        collector.apply(told)

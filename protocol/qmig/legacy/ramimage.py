@@ -11,8 +11,9 @@ come again; if the recording ends before, the old content is the best there is, 
 
 from __future__ import annotations
 
+import itertools
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeAlias
 
 from qmig._wire import Raw, Record
@@ -207,22 +208,26 @@ class RamImage:
         if size * len(places) != len(data) or (places and not size):
             raise LocalProtocolError(f"{len(data)} bytes for {len(places)} pages", requirement="LEG-RAM-031")
         gather = Gather(image.store, image.length, size, image.written)
-        for index, address in enumerate(places):
-            _inside(image, address)
-            image.note(address // size, 1, size)
-            gather.data(address, [view[index * size : (index + 1) * size]])
+        at = 0
+        for address, pages in _runs(image, places, size):
+            image.note(address // size, pages, size)
+            end = at + pages * size
+            gather.data(address, [view[low : low + size] for low in range(at, end, size)])
+            at = end
         gather.flush()
         image.count("multifd_normal", len(places), turn)
 
     def apply_zero(self, block: str, offsets: Iterable[int], page_size: int, *, turn: int = 0) -> None:
         """Zero pages of a multifd packet, by their offsets in bytes."""
         image = self.block(block)
-        number = 0
-        for address in offsets:
-            _inside(image, address)
-            image.zero(address, page_size)
-            number += 1
-        image.count("multifd_zero", number, turn)
+        places = list(offsets)
+        for first, pages in _runs(image, places, page_size):
+            if image.written.touches(first // page_size, pages):
+                for address in range(first, first + pages * page_size, page_size):
+                    image.zero(address, page_size)
+            else:
+                image.note(first // page_size, pages, page_size)
+        image.count("multifd_zero", len(places), turn)
 
     def turn(self, channel: str, image: BlockImage, first: int, last: int) -> int:
         """The round of pages that ascend from offset `first` to `last`: one more than before if the
@@ -309,6 +314,16 @@ def _page(image: BlockImage, kind: RamFlag, address: int, payload: memoryview, p
             f"{len(page)} bytes inflated, expected a page of {page_size}", requirement="LEG-RAM-037"
         )
     return page
+
+
+def _runs(image: BlockImage, places: list[int], size: int) -> Iterator[tuple[int, int]]:
+    """Offsets of pages as (offset, pages that follow one another). Raises `LocalProtocolError` for one out of
+    the block."""
+    breaks = [at for at, (one, next_) in enumerate(itertools.pairwise(places), 1) if next_ - one != size]
+    for low, high in itertools.pairwise([0, *breaks, len(places)] if places else []):
+        _inside(image, places[low])
+        _inside(image, places[high - 1])
+        yield places[low], high - low
 
 
 def _inside(image: BlockImage, address: int) -> None:

@@ -36,7 +36,7 @@ class LiveStory:
             lines = [(c, line) for c in self._connections.values() for line in c.lines.values()]
             for connection, line in lines:
                 passed = connection.passed
-                if line.closed or not self._ready(connection, line):
+                if line.closed or line.starved or not self._ready(connection, line):
                     continue
                 event = line.step()
                 # leaving a sync point lets channels go on that were looked at before
