@@ -73,7 +73,11 @@ class Feed:
         if missing > 0:
             self._late += self._chunk[:missing]
             self._chunk = self._chunk[missing:]
-        self._head = memoryview(bytes(self._head) + bytes(self._late))
+        joined = self._late
+        if self._head:
+            joined = bytearray(self._head)
+            joined += self._late
+        self._head = memoryview(joined).toreadonly()  # nobody writes to it any more
         self._late = bytearray()
 
     def need(self, size: int) -> Steps[memoryview]:
