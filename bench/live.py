@@ -97,6 +97,8 @@ async def migrate(vm: QemuProcess, uri: str) -> float:
     outcome = await vm.wait_migration()
     if outcome.status != "completed":
         raise measure.Failed(f"the source ended {outcome.status}: {outcome.error}")
+    while (await vm.execute("query-status"))["status"] != "postmigrate":  # some ms behind "completed"
+        await trio.sleep(0.01)
     await vm.execute("cont")  # what has been migrated away can be migrated again only when it has run
     await vm.execute("stop")
     return float(outcome.info["total-time"]) / 1000

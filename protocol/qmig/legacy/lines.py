@@ -86,6 +86,11 @@ class Line:
         return self._reader.waiting() if self._reader else "its first byte"
 
     @property
+    def begun(self) -> bool:
+        """Whether bytes have come that are not read."""
+        return bool(self._early) if self._reader is None else self._reader.begun
+
+    @property
     def opened(self) -> bool:
         return self._reader is not None
 

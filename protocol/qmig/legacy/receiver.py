@@ -37,6 +37,11 @@ class Channel:
         """Absolute offset of the next unread byte."""
         return self._feed.offset
 
+    @property
+    def begun(self) -> bool:
+        """Whether bytes have come that are not read."""
+        return self._feed.available > 0
+
     def waiting(self) -> str:
         """What it waits for, behind a NEED_DATA: `the rest of a RAM record at 0x1234 (5 of 4104 bytes)`."""
         return self._feed.waiting()

@@ -94,6 +94,10 @@ class MigrationSession:
         """Whether `wants` names this channel."""
         return self._lines[channel].starved
 
+    def is_begun(self, channel: str) -> bool:
+        """Whether a part of a record has come on this channel."""
+        return self._lines[channel].begun
+
     def waiting_for(self) -> tuple[str, ...]:
         """One sentence for each channel that is not at its end: what the story waits for there, after a
         NEED_DATA of `next_event`."""
