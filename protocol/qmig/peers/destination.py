@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -38,54 +37,20 @@ from qmig.legacy.multifd import MULTIFD_MAGIC
 from qmig.legacy.ramimage import OpenBlock
 from qmig.legacy.rebuild import Rebuild
 from qmig.legacy.session import MigrationSession
+from qmig.peers.accepted import WORKERS, Connection, Expected, Story, Tap, unusable
 from qmig.peers.address import Address, parse_address
-from qmig.peers.channel import Channel, ChannelBroken
+from qmig.peers.channel import ChannelBroken
 from qmig.peers.ram import Ram, RamFolder, RamMemory
 from qmig.peers.tls import TlsCredentials
 from qmig.peers.transport import Listener, listen
 
-#: One reused buffer per channel, as much as a unix socket holds: less costs calls, more of many channels is
-#: more than fits into a core's cache (measured).
-BUFFER: Final = 1 << 18
-#: Multifd channels whose packets are gathered at a time; a packet is half a MiB.
-WORKERS: Final = 4
 _MULTIFD: Final = MULTIFD_MAGIC.to_bytes(4, "big")
 #: where a multifd channel's first packet has its number
 _ID: Final = 24
 
-Story = Callable[[Told], None]
-Tap = Callable[[str, memoryview], None]
-
 
 class MigrationFailed(QmigError):
     """The load was refused or lost. The message is the reason."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Expected:
-    """What the caller said of the source, and what it wants to see."""
-
-    multifd_channels: int
-    preempt: bool
-    tls: TlsCredentials | None
-    story: Story | None
-    tap: Tap | None
-
-
-class _Connection:
-    """One accepted connection."""
-
-    def __init__(self, channel: Channel, number: int) -> None:
-        self.channel = channel
-        self.number = number  # 2 for the first recovery
-        self.kind = ""  # main, multifd-N, preempt; empty until it is known
-        self.name = ""  # the session's name of it
-        self.size = 0  # bytes read before that
-        self.works = False  # is one of those that may gather a packet
-        self.begun = False  # in the story
-        self.ended = False
-        self.buffer = memoryview(bytearray(BUFFER))
-        self.turn = trio.lowlevel.ParkingLot()  # where it waits until the story wants its next bytes
 
 
 @asynccontextmanager
@@ -122,9 +87,7 @@ async def serve_destination(
         )
         session = MigrationSession(live=True, page_size=page_size)
         nursery = await stack.enter_async_context(background())
-        expected = _Expected(
-            multifd_channels=multifd_channels, preempt=preempt, tls=tls, story=story, tap=tap
-        )
+        expected = Expected(multifd_channels=multifd_channels, preempt=preempt, tls=tls, story=story, tap=tap)
         destination = Destination(incoming, session, nursery, expected)
         if isinstance(address, Listener):
             destination.uri = address.uri
@@ -147,7 +110,7 @@ class Destination:
         incoming: Incoming,
         session: MigrationSession,
         nursery: trio.Nursery,
-        expected: _Expected,
+        expected: Expected,
     ) -> None:
         #: what to give QEMU's ``migrate``; of the last address it listens at
         self.uri = ""
@@ -162,7 +125,7 @@ class Destination:
         self.strays = 0
         self._nursery, self._expected = nursery, expected
         self._number = 1  # of the connection that is used, or that a recovery will make
-        self._connections: list[_Connection] = []
+        self._connections: list[Connection] = []
         self._outbox: list[bytes] = []
         self._sending = trio.Lock()
         self._moved = trio.lowlevel.ParkingLot()
@@ -229,12 +192,12 @@ class Destination:
 
     async def _accept(self, listener: Listener) -> None:
         while True:
-            connection = _Connection(await listener.accept(), self._number)
+            connection = Connection(await listener.accept(), self._number)
             self._connections.append(connection)
             self._adopt()
             self._nursery.start_soon(self._run, connection)
 
-    async def _run(self, connection: _Connection) -> None:
+    async def _run(self, connection: Connection) -> None:
         """One connection, to its end."""
         try:
             if self.incoming.over or not await self._identify(connection):
@@ -257,7 +220,7 @@ class Destination:
             self._connections.remove(connection)
             self._wake()
 
-    async def _identify(self, connection: _Connection) -> bool:
+    async def _identify(self, connection: Connection) -> bool:
         """Finds the channel's name by its first bytes; whether it has one."""
         buffer = connection.buffer
         while connection.size < 4:
@@ -277,10 +240,10 @@ class Destination:
                 self._adopt()
         return bool(connection.name)
 
-    def _nothing_said(self, connection: _Connection) -> bool:
+    def _nothing_said(self, connection: Connection) -> bool:
         """A connection has ended: false if without a byte, as one that only looks whether we are there."""
         if connection.size:
-            raise _unusable(f"it ended after {connection.size} bytes, before it said what it is", connection)
+            raise unusable(f"it ended after {connection.size} bytes, before it said what it is", connection)
         return False
 
     def _name(self, head: bytes) -> str:
@@ -316,7 +279,7 @@ class Destination:
                 self._open(connection, "preempt")
                 return
 
-    def _open(self, connection: _Connection, kind: str) -> None:
+    def _open(self, connection: Connection, kind: str) -> None:
         name = self._name_of(kind)
         try:
             self.session.open(name)
@@ -330,7 +293,7 @@ class Destination:
         """What a channel of the connection in use is called in the session."""
         return kind if self._number == 1 else f"{kind}-{self._number}"
 
-    def _named(self, kind: str) -> _Connection | None:
+    def _named(self, kind: str) -> Connection | None:
         """The connection in use of this kind."""
         for connection in self._connections:
             if connection.kind == kind and connection.number == self._number:
@@ -345,7 +308,7 @@ class Destination:
 
     # -- reading and answering ----------------------------------------------------------------------------
 
-    async def _converse(self, connection: _Connection) -> None:
+    async def _converse(self, connection: Connection) -> None:
         """Reads one channel to its end, no faster than the story wants it."""
         name, buffer, size = connection.name, connection.buffer, connection.size
         while connection.kind == "main" and self._missing() and not self._gone(connection):
@@ -374,14 +337,14 @@ class Destination:
             while await connection.channel.receive_into(buffer):
                 pass
 
-    async def _at_work(self, connection: _Connection) -> None:
+    async def _at_work(self, connection: Connection) -> None:
         """Waits until the channel may begin a packet: one that is begun is finished before a fifth one is, so
         that what is gathered stays in the cache. The rest of it depends on its own channel only."""
         if connection.kind.startswith("multifd") and not connection.works:
             await self._workers.acquire()
             connection.works = True
 
-    def _rest(self, connection: _Connection) -> None:
+    def _rest(self, connection: Connection) -> None:
         """The channel's packet is whole, or nobody wants more of it now."""
         name = connection.name
         if connection.works and not (self.session.is_wanted(name) and self.session.is_begun(name)):
@@ -395,12 +358,12 @@ class Destination:
             if connection.turn and (self._gone(connection) or self._may_read(connection)):
                 connection.turn.unpark_all()
 
-    def _may_read(self, connection: _Connection) -> bool:
+    def _may_read(self, connection: Connection) -> bool:
         if connection.kind == "main" and not connection.begun:
             return not self._missing()
         return self.session.is_wanted(connection.name)
 
-    def _gone(self, connection: _Connection) -> bool:
+    def _gone(self, connection: Connection) -> bool:
         """Whether nobody is interested in this connection any more."""
         return connection.number != self._number or self.phase is Phase.FAILED
 
@@ -435,7 +398,7 @@ class Destination:
 
     # -- bad ends -----------------------------------------------------------------------------------------
 
-    def _lost(self, connection: _Connection, reason: str) -> None:
+    def _lost(self, connection: Connection, reason: str) -> None:
         """A connection broke."""
         if connection.number != self._number or not connection.name:
             return
@@ -492,9 +455,3 @@ class Destination:
             self._number += 1
         self._outbox.clear()
         self._wake()
-
-
-def _unusable(problem: str, connection: _Connection) -> RemoteProtocolError:
-    return RemoteProtocolError(
-        problem, requirement="LEG-MFD-001", offset=connection.size, record="connection"
-    )

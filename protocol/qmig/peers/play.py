@@ -26,7 +26,8 @@ from qmig.legacy.connection import Told
 from qmig.legacy.destination import Phase
 from qmig.legacy.ram import RamPages
 from qmig.legacy.ramimage import OpenBlock
-from qmig.peers.destination import Destination, MigrationFailed, Story, Tap, serve_destination
+from qmig.peers.accepted import Story, Tap
+from qmig.peers.destination import Destination, MigrationFailed, serve_destination
 from qmig.peers.qemu import RESTING, Migration, QemuDied, QemuProcess, start_qemu
 from qmig.peers.tls import TlsCredentials
 from qmig.peers.transport import Listener, listen_pair
