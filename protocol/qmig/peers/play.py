@@ -222,7 +222,7 @@ async def _meeting_place(side: Side, stack: AsyncExitStack) -> tuple[str | Liste
     """Where the destination listens, and what the source is told if that is not the destination's own URI."""
     match side.scenario.transport:
         case "tcp":
-            return "tcp:localhost:0", ""
+            return "tcp:127.0.0.1:0", ""
         case "fd":
             listener, theirs = await stack.enter_async_context(listen_pair())
             side.vm.qmp.send_fd(theirs.fileno())

@@ -174,9 +174,9 @@ async def _meeting_place(side: Side, stack: AsyncExitStack) -> Address:
     vm = side.vm
     match side.scenario.transport:
         case "tcp":
-            await vm.incoming("tcp:localhost:0")
+            await vm.incoming("tcp:127.0.0.1:0")
             port = (await vm.execute("query-migrate"))["socket-address"][0]["port"]
-            return parse_address(f"tcp:localhost:{port}")
+            return parse_address(f"tcp:127.0.0.1:{port}")
         case "fd":
             ours, theirs = socket.socketpair()
             with theirs:
