@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,25 @@ def test_a_meta_that_is_none(text: str, tmp_path: Path, capsys: pytest.CaptureFi
     meta.write_text(text, encoding="utf-8")
     assert main(["verify", str(file), "--meta", str(meta)]) == 2
     assert "no JSON object" in capsys.readouterr().err
+
+
+def test_a_meta_without_end_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = save(tmp_path, m.precopy())
+    assert main(["verify", str(file), "--meta", "/dev/zero"]) == 2
+    assert "no JSON object" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["decode", "verify"])
+@pytest.mark.parametrize("kind", ["pipe", "deep", "endless"])
+def test_an_unusable_meta_beside_says_nothing(command: str, kind: str, tmp_path: Path) -> None:
+    file, meta = save(tmp_path, m.precopy()), tmp_path / "meta.json"
+    if kind == "pipe":
+        os.mkfifo(meta)
+    elif kind == "deep":
+        meta.write_text('{"channels":' + "[" * 100000, encoding="utf-8")
+    else:
+        meta.symlink_to("/dev/zero")
+    assert main([command, str(file)]) == 0
 
 
 def test_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

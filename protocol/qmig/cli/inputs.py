@@ -35,6 +35,8 @@ _PACKED: Final = {
     b"\xfd7zXZ\x00": "XZ",
     b"\x28\xb5\x2f\xfd": "ZSTD",
 }
+#: bytes of a meta.json: those of recordings are under 100 KiB
+META: Final = 16 << 20
 #: bytes searched for the beginning of a stream, to name it in an error
 SEARCH: Final = 4 << 20
 _QEVM: Final = b"QEVM\0\0\0\x03"
@@ -283,18 +285,32 @@ def neighbours(path: str) -> Neighbours:
     return Neighbours(found.channel, others)
 
 
+def read_meta(path: str) -> Any:
+    """The JSON in a recording's meta.json; None: it is none, or over `META` bytes. Raises `OSError`."""
+    import json
+
+    with open(path, "rb") as file:
+        text = file.read(META + 1)
+    try:
+        return json.loads(text) if len(text) <= META else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def meta_beside(folder: str) -> Any:
+    """`read_meta` of the folder; None where it has no such file. A pipe there is not waited for."""
+    path = os.path.join(folder, "meta.json")
+    try:
+        return read_meta(path) if os.path.isfile(path) else None
+    except OSError:
+        return None
+
+
 def _listed(folder: str, file: str) -> Neighbours | None:
     """What the `meta.json` in the same folder says, if it knows this file."""
     try:
-        with open(os.path.join(folder, "meta.json"), "rb") as meta:
-            text = meta.read()
-    except OSError:
-        return None
-    import json
-
-    try:
-        names = list(_channels(json.loads(text)["channels"]))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        names = list(_channels(meta_beside(folder)["channels"]))
+    except (KeyError, TypeError, AttributeError):
         return None  # one of another program
     safe = {name: other for name, other in names if os.path.basename(other) == other and _is_channel(name)}
     own = next((name for name, other in safe.items() if other == file), None)

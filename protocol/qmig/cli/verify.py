@@ -140,10 +140,9 @@ def _known(
 
 
 def _meta(path: Path) -> dict[str, Any]:
-    try:
-        meta = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        meta = None
+    from qmig.cli.inputs import read_meta
+
+    meta = read_meta(str(path))
     if not isinstance(meta, dict):
         raise CommandError(f"{path}: no JSON object; give the meta.json of a recording")
     return meta
@@ -151,16 +150,18 @@ def _meta(path: Path) -> dict[str, Any]:
 
 def _meta_beside(file: str) -> dict[str, Any]:
     """The meta.json in the folder of FILE, if it is about FILE."""
+    from qmig.cli.inputs import meta_beside
+
     path = Path(file)
     try:
-        meta = json.loads((path.parent / "meta.json").read_bytes())
+        meta: dict[str, Any] = meta_beside(str(path.parent))
         names = {
             side["file"]
             for channel in meta["channels"]
             for side in channel.values()
             if isinstance(side, dict)
         }
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         return {}
     return meta if path.name in names else {}
 
