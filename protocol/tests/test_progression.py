@@ -14,6 +14,7 @@ steps = st.sampled_from([1024, 4096, 65536])
 
 @given(st.integers(0, 1 << 40), steps, st.integers(0, 3 * MOST + 2))
 def test_numbers(first: int, step: int, count: int) -> None:
+    first -= first % step
     assert numbers(first, step, count) == array("Q", range(first, first + count * step, step))
 
 
@@ -25,3 +26,9 @@ def test_how_many_follow(first: int, step: int, size: int, count: int, data: st.
         words[good] ^= 1 << data.draw(st.integers(0, 8 * size - 1))
     raw = b"".join(word.to_bytes(size, "big") for word in words)
     assert following(raw, size, first, step) == good
+
+
+@given(st.integers(0, 1 << 50), steps, st.integers(0, 40_000))
+def test_numbers_over_many_spans(first: int, step: int, count: int) -> None:
+    first -= first % step
+    assert numbers(first, step, count) == array("Q", range(first, first + count * step, step))
