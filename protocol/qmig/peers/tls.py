@@ -33,6 +33,8 @@ class TlsCredentials:
         """The settings of one side. Raises EnvironmentProblem if a file is missing or no good."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # An end without a goodbye is told apart from one with (`TlsChannel.cut`), whatever the default here.
+        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         side = "server" if server else "client"
         certificate, key = self.folder / f"{side}-cert.pem", self.folder / f"{side}-key.pem"
         try:
@@ -78,7 +80,7 @@ class TlsChannel(Channel):
                 piece = await self._stream.receive_some(len(buffer))
         except ChannelBroken as problem:
             broken = problem.__cause__
-            if broken is None or not isinstance(broken.__cause__, ssl.SSLEOFError):
+            if broken is None or not _is_cut(broken.__cause__):
                 raise
             self.cut = True
             return 0
@@ -99,3 +101,10 @@ class TlsChannel(Channel):
     async def aclose(self) -> None:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # no way left to say goodbye
             await self._stream.aclose()
+
+
+def _is_cut(problem: BaseException | None) -> bool:
+    """Whether the other side went without a goodbye; Python before 3.11.4 has no type for it."""
+    if isinstance(problem, ssl.SSLEOFError):
+        return True
+    return isinstance(problem, ssl.SSLError) and problem.reason == "UNEXPECTED_EOF_WHILE_READING"
