@@ -108,7 +108,7 @@ class Feed:
     def at_end(self) -> Steps[bool]:
         """Whether the input ends here; waits for one more byte or the end."""
         while not self.available and not self.eof:
-            self._wanted = 1
+            self._wanted = 0  # nothing, or more
             yield None
         return not self.available
 
@@ -145,6 +145,8 @@ class Feed:
 
     def waiting(self) -> str:
         """What a parser that asked for bytes waits for."""
+        if not self._wanted:
+            return f"more behind {self.offset:#x}, or its end"
         begun = self.offset - self._start
         have, wanted = begun + self.available, begun + self._wanted
         if not have:

@@ -130,6 +130,20 @@ def test_a_ping_behind_the_end_is_not_answered() -> None:
     assert feed(incoming, on_main([cmd.Ping(value=9)])) == []
 
 
+def test_pages_behind_the_end_change_nothing() -> None:
+    """A channel may go on behind main's EOF; the guest would run by then."""
+    incoming = destination()
+    story = mig.multifd()
+    end = story.at(EndOfFile)
+    main = [item for item in story[:end] if item[0] == "main"]
+    feed(incoming, [*main, *(item for item in story if item[0] != "main"), story[end]])
+    assert phase(incoming) is Phase.COMPLETED
+    image = incoming.memory.image.blocks["m0"]
+    assert image.get(0, PAGE) == bytes([1]) * PAGE
+    assert feed(incoming, mig.on("multifd-0", [mig.packet(99, "m0", zero=[0])])) == []
+    assert image.get(0, PAGE) == bytes([1]) * PAGE
+
+
 def test_without_a_return_path_nothing_is_answered() -> None:
     incoming = destination()
     assert feed(incoming, forward(mig.xbzrle())) == []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qmig.errors import TruncatedStream, UnsupportedFeature
+from qmig.errors import RemoteProtocolError, TruncatedStream, UnsupportedFeature
 from qmig.legacy.connection import Told
 from qmig.legacy.multifd import MultifdFlag, MultifdPacket
 from qmig.legacy.ram import RamBlockEntry
@@ -16,6 +16,7 @@ from qmig.legacy.receiver import CLOSED
 from qmig.legacy.session import MigrationSession
 from qmig.spec.vectors import Vector
 from qmig.testing import load_vectors
+from qmig.testing import migrations as mig
 
 RECORDINGS = [v for v in load_vectors("legacy/recordings") if v.read_facts()["ram"]]
 
@@ -92,3 +93,11 @@ def test_a_method_that_cannot_be_undone_is_said_once_per_channel() -> None:
         memory.apply(packet())
     assert caught.value.channel == "multifd-0"
     memory.apply(packet())  # the channel is known to be lost; the rest of the story goes on
+
+
+def test_pages_of_a_block_that_main_never_listed_are_an_error_of_the_channel() -> None:
+    """Main may end before its block list; the channels are told on without it."""
+    packet = mig.packet(3, "m0", range(8))
+    with pytest.raises(RemoteProtocolError, match="was not listed") as caught:
+        Rebuild(lambda _, length: bytearray(length)).apply(Told("multifd-0", packet, 1, 1, 1))
+    assert (caught.value.requirement, caught.value.record) == ("LEG-RAM-040", "MultifdPacket")

@@ -189,7 +189,8 @@ class Incoming:
             self._move(Cause.BEGIN, event)
         elif self.phase is Phase.PAUSED:
             self._recovered(told)
-        self.memory.apply(told)
+        if not self.over:  # what comes behind the end changes nothing
+            self.memory.apply(told)
         if kind is RamPages or kind is RamDeltas:
             self._pages(event)
             return

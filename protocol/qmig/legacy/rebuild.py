@@ -10,7 +10,7 @@ channel; its pages are then missing, the rest goes on.
 
 from __future__ import annotations
 
-from qmig.errors import RemoteProtocolError
+from qmig.errors import LocalProtocolError, RemoteProtocolError, localised
 from qmig.legacy.connection import Told
 from qmig.legacy.inflate import Inflater
 from qmig.legacy.multifd import MultifdPacket
@@ -25,11 +25,18 @@ class Rebuild:
         self._inflaters: dict[str, Inflater | None] = {}  # None: gave up
 
     def apply(self, told: Told) -> None:
-        """Applies one event. Raises `RemoteProtocolError` for content that makes no pages."""
+        """Applies one event. Raises `RemoteProtocolError` for content that makes no pages, or pages of a
+        block that main has not listed."""
         event = told.event
         if not isinstance(event, MultifdPacket):
             self.image.apply(event, told.channel)
             return
+        try:
+            self._packet(told, event)
+        except LocalProtocolError as error:  # main has ended before its block list
+            raise localised(error, offset=event.offset, record="MultifdPacket") from None
+
+    def _packet(self, told: Told, event: MultifdPacket) -> None:
         if event.zero_pages:
             self.image.apply_zero(event.block, event.zero_offsets(), event.page_size, turn=told.round)
         inflater = self._inflaters.setdefault(told.channel, Inflater())

@@ -21,7 +21,7 @@ Rule 3: a `file:` is read as it is: it is for a source that has completed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -72,9 +72,9 @@ async def serve_destination(
 
     `multifd_channels`, `preempt`, `switchover_ack` are set as on the source: nothing on the wire says them.
     `ram` is a folder for one sparse file per RAM block, or a function that gives memory; without it RAM is in
-    memory of our own. `in_flight` bounds page requests. `story` sees every event in order (views in it are
-    valid during the call only), `tap` the raw bytes of each channel as they come, each raises what it likes.
-    Raises EnvironmentProblem if it cannot listen."""
+    memory of our own. An OSError of any of them refuses the load. `in_flight` bounds page requests. `story`
+    sees every event in order (views in it are valid during the call only), `tap` the raw bytes of channels
+    as they come, each raises what it likes. Raises EnvironmentProblem if it cannot listen."""
     async with AsyncExitStack() as stack:
         memory: OpenBlock
         if callable(ram):
@@ -318,8 +318,10 @@ class Destination:
             chunk = buffer[:size]
             if self._expected.tap is not None:
                 self._expected.tap(name, chunk)
-            connection.ended = not size
             await self._at_work(connection)
+            if self._gone(connection):
+                break
+            connection.ended = not size
             self.session.receive_data(name, chunk)
             self._tell()
             self._rest(connection)
@@ -381,6 +383,9 @@ class Destination:
             except RemoteProtocolError as error:
                 self._fail(str(error))
                 break
+            except OSError as problem:
+                self._fail(f"no memory for RAM: {problem.strerror or problem}")
+                break
             if self._expected.story is not None:
                 self._expected.story(told)
         self._wake()
@@ -403,13 +408,13 @@ class Destination:
         if connection.number != self._number or not connection.name:
             return
         if self.incoming.over:  # nothing more was wanted from it
-            self._end_lines()
+            self._end_lines([connection])
         else:
             self._break(reason)
 
     def _break(self, reason: str) -> None:
         """The connection is gone: all its channels end where they are."""
-        self._end_lines()
+        self._end_lines(self._connections)
         self.incoming.broken(reason)
         self._cut()
 
@@ -422,7 +427,7 @@ class Destination:
         """The load is refused; in a recovery only this attempt at it."""
         self.incoming.refuse(reason)
         if self.phase is Phase.PAUSED:
-            self._end_lines()
+            self._end_lines(self._connections)
             self._cut()
         elif self.phase is Phase.FAILED:
             for connection in self._connections:
@@ -430,9 +435,9 @@ class Destination:
                     connection.channel.abort()
         self._wake()
 
-    def _end_lines(self) -> None:
-        """Ends the channels in the story; what was whole is taken, the rest is let go."""
-        for connection in self._connections:
+    def _end_lines(self, connections: Iterable[Connection]) -> None:
+        """Ends channels in the story; what was whole is taken, the rest is let go."""
+        for connection in connections:
             if connection.name and connection.number == self._number and not connection.ended:
                 connection.ended = True
                 self.session.receive_data(connection.name, b"")
@@ -442,7 +447,7 @@ class Destination:
                 if not isinstance(told, Told):
                     return
                 self.incoming.take(told)
-            except RemoteProtocolError:
+            except (RemoteProtocolError, OSError):
                 continue  # cut in the middle, or not worth a second reason
             if self._expected.story is not None:
                 self._expected.story(told)
