@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import gc
 import os
 import platform
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +25,7 @@ import trio
 from qmig.builds import Qemu, find
 from qmig.peers.play import receive_from, start_side
 from qmig.peers.play_source import record, send_to
+from qmig.testing.leaks import Held
 from qmig.testing.scenarios import scenario
 
 RESULTS = Path(__file__).resolve().parent.parent / "protocol" / "SOAK.md"
@@ -37,31 +36,21 @@ STEP = 50
 SLACK = 16 << 20
 
 
-class Held(NamedTuple):
-    """What this process has."""
+class Look(NamedTuple):
+    """What this process has; `memory` is resident, in bytes."""
 
-    descriptors: int
-    children: int
-    threads: int
+    held: Held
     memory: int
 
     @classmethod
-    def now(cls) -> Held:
-        gc.collect()
-        status = Path("/proc/self/statm").read_text().split()
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        # An idle thread of trio's own stock has such a name; one that works has that of its work.
-        threads = [thread for thread in threading.enumerate() if not thread.name.startswith("Trio thread")]
-        memory = int(status[1]) * os.sysconf("SC_PAGE_SIZE")
-        return cls(sum(1 for _ in Path("/proc/self/fd").iterdir()), len(children), len(threads), memory)
+    def now(cls) -> Look:
+        held = Held.now()
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return cls(held, pages * os.sysconf("SC_PAGE_SIZE"))
 
-    def grown(self, before: Held) -> list[str]:
-        """What there is more of than before, in words."""
-        more = [
-            f"{name}: {was} before, {now} now"
-            for name, was, now in zip(self._fields[:3], before[:3], self[:3], strict=True)
-            if now > was
-        ]
+    def grown(self, before: Look) -> list[str]:
+        """What has changed or grown since, in words."""
+        more = [] if self.held == before.held else [f"{before.held} before, {self.held} now"]
         if self.memory > before.memory + SLACK:
             more.append(f"memory: {before.memory >> 20} MiB before, {self.memory >> 20} MiB now")
         return more
@@ -81,17 +70,17 @@ async def once(qemu: Qemu, number: int) -> None:
             assert sent.outcome.phase.value == "completed", sent.outcome
 
 
-async def soak(qemu: Qemu, times: int) -> list[Held]:
+async def soak(qemu: Qemu, times: int) -> list[Look]:
     held = []
     for number in range(times):
         await once(qemu, number)
         if (number + 1) % STEP == 0:
-            held.append(Held.now())
+            held.append(Look.now())
             print(f"{number + 1}: {held[-1]}", flush=True)
     return held
 
 
-def page(qemu: Qemu, times: int, seconds: float, held: list[Held]) -> str:
+def page(qemu: Qemu, times: int, seconds: float, held: list[Look]) -> str:
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     lines = [
         "# Migrations in a row",
@@ -104,7 +93,9 @@ def page(qemu: Qemu, times: int, seconds: float, held: list[Held]) -> str:
         "|---|---|---|---|---|",
     ]
     for at, found in enumerate(held, 1):
-        lines.append(f"| {at * STEP} | {found[0]} | {found[1]} | {found[2]} | {found.memory >> 20} |")
+        own = found.held
+        columns = at * STEP, own.descriptors, len(own.children), own.threads, found.memory >> 20
+        lines.append(f"| {' | '.join(map(str, columns))} |")
     return "\n".join(lines) + "\n"
 
 

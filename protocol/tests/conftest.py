@@ -6,10 +6,7 @@ A module with a `ROLE` plays scenarios (``tests/live``): its tests have an argum
 ``played`` runs one.
 """
 
-import gc
-import os
 import re
-import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +17,7 @@ import trustme
 from qmig.builds import BuildError, Qemu, installed
 from qmig.builds.store import find_on_path
 from qmig.peers.qemu import QemuDied
+from qmig.testing.leaks import Held
 from qmig.testing.scenario import Role, Scenario, Unsupported
 from qmig.testing.scenarios import select
 
@@ -109,14 +107,6 @@ def played(
                 pytest.skip(f"QEMU {qemu.version} crashes by itself: {broken[0]}")
             raise
 
-    before = _mine()
+    before = Held.now()
     yield run
-    gc.collect()
-    assert _mine() == before
-
-
-def _mine() -> tuple[int, set[str], int]:
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    # An idle thread of trio's own stock has such a name; one that works has that of its work.
-    threads = [thread for thread in threading.enumerate() if not thread.name.startswith("Trio thread")]
-    return len(os.listdir("/proc/self/fd")), set(children), len(threads)  # noqa: PTH208
+    assert Held.now() == before

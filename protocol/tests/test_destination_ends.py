@@ -4,10 +4,8 @@ cannot be had, many channels that stand still. Nothing is left, and only what is
 from __future__ import annotations
 
 import errno
-import gc
 import itertools
 import os
-import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,6 +22,7 @@ from qmig.legacy.returnpath import RpPong, RpShut
 from qmig.peers.accepted import WORKERS
 from qmig.peers.destination import Destination, MigrationFailed, serve_destination
 from qmig.testing import migrations as mig
+from qmig.testing.leaks import Held
 from qmig.testing.streams import to_bytes
 
 
@@ -38,12 +37,6 @@ class Steps(trio.abc.Instrument):
         self.left -= 1
         if not self.left:
             self._act()
-
-
-def left() -> tuple[int, int]:
-    gc.collect()
-    mine = [thread for thread in threading.enumerate() if not thread.name.startswith("Trio thread")]
-    return len(os.listdir("/proc/self/fd")), len(mine)  # noqa: PTH208
 
 
 def channels(name: str) -> dict[str, bytes]:
@@ -106,7 +99,7 @@ async def test_cancelled_at_any_await_nothing_is_left(name: str, tmp_path: Path)
     async with serve_destination(f"unix:{tmp_path}/first"):
         pass  # what trio keeps once it was used
     while not finished:
-        before = left()
+        before = Held.now()
         with trio.CancelScope() as scope:
             steps = Steps(at, scope.cancel)
             trio.lowlevel.add_instrument(steps)
@@ -116,7 +109,7 @@ async def test_cancelled_at_any_await_nothing_is_left(name: str, tmp_path: Path)
             finally:
                 trio.lowlevel.remove_instrument(steps)
         finished = not scope.cancelled_caught
-        assert left() == before
+        assert Held.now() == before
         assert list(tmp_path.iterdir()) == []
         at += 1 + at // 8
     assert destination.phase is Phase.COMPLETED

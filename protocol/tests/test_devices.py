@@ -245,3 +245,26 @@ def test_an_interrupted_record_behind_a_footer_confirms_it(cut: int) -> None:
     found, error = read(data[:-cut], (5, 6))
     assert bodies(found)[0] == (b"abc", "footer")
     assert error is not None
+
+
+#: what follows bytes that look like the section's own footer, and is no record that QEMU writes
+IMITATIONS = {
+    "a device without a printable name": b"\x04\0\0\0\x09\x03a\0b" + bytes(8),
+    "a device without a name": b"\x04\0\0\0\x09\0" + bytes(8),
+    "a live section without a printable name": b"\x01\0\0\0\x09\x02\xff\xfe" + bytes(8),
+    "a command that does not exist": b"\x08\x7f\xff\0\0",
+    "a command that is too long": b"\x08\0\x02\xff\xff",
+    "more of a section that was not begun": b"\x02\0\0\x12\x34",
+    "the end of a section that was not begun": b"\x03\0\0\x12\x34",
+    "the end, and no description": b"\0\x01",
+}
+
+
+@pytest.mark.parametrize("step", [1, 3, 1000])
+@pytest.mark.parametrize("name", IMITATIONS)
+def test_an_imitation_of_a_footer_needs_a_record_behind_it(name: str, step: int) -> None:
+    body = b"ab\x7e\0\0\0\x07" + IMITATIONS[name] + b"cd"
+    data = to_bytes([*HEAD, *RAM, *device(body, boundary="footer"), TAIL[0]])
+    found, error = read(data, range(0, len(data), step))
+    assert error is None
+    assert bodies(found) == [(body, "footer")]

@@ -3,9 +3,6 @@ leftovers."""
 
 from __future__ import annotations
 
-import gc
-import os
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,21 +28,15 @@ from qmig.peers.transport import Listener, listen
 from qmig.testing import load_vectors
 from qmig.testing.answerer import Answerer
 from qmig.testing.images import recorded
+from qmig.testing.leaks import Held
 
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """Afterwards there is no descriptor, process or thread that was not there before."""
-    before = left()
+    before = Held.now()
     yield
-    gc.collect()
-    assert left() == before
-
-
-def left() -> tuple[int, set[str], int]:
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    threads = [thread for thread in threading.enumerate() if not thread.name.startswith("Trio thread")]
-    return len(os.listdir("/proc/self/fd")), set(children), len(threads)  # noqa: PTH208
+    assert Held.now() == before
 
 
 def core(**given: Any) -> MigrationSource:
@@ -390,7 +381,7 @@ async def test_cancelled_at_any_await_nothing_is_left(way: str, tmp_path: Path) 
     while not finished:
         folder = tmp_path / str(at)
         folder.mkdir()
-        before = left()
+        before = Held.now()
         async with (
             destination(f"unix:{folder}/m", Answerer(), WAYS[way].get("multifd_channels", 0)) as there,
             open_source(parse_address(there.listener.uri), core(**WAYS[way])) as source,
@@ -404,7 +395,7 @@ async def test_cancelled_at_any_await_nothing_is_left(way: str, tmp_path: Path) 
                     trio.lowlevel.remove_instrument(steps)
             finished = not scope.cancelled_caught
             assert source.waiting_for() == ""
-        assert left() == before
+        assert Held.now() == before
         at += 1 + at // 4
     assert source.state is SourcePhase.COMPLETED
     assert at > 20

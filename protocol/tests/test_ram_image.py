@@ -478,3 +478,22 @@ def test_consecutive_pages_in_any_pattern(
         bytes([content]) * SIZE if isinstance(content, int) else content for content in contents
     )
     assert store.memory == expected[:length]
+
+
+@pytest.mark.parametrize("kind", ["pages", "zero"])
+@pytest.mark.parametrize(
+    "offsets", [[6 * SIZE, 7 * SIZE, 8 * SIZE], [8 * SIZE], [7 * SIZE, -SIZE], [-SIZE, 0]]
+)
+def test_multifd_pages_stay_inside_their_block(kind: str, offsets: list[int]) -> None:
+    """Also where only the end of a run is outside."""
+    ram, (store,) = image(8 * SIZE)
+
+    def apply() -> None:
+        if kind == "pages":
+            ram.apply_pages("a", offsets, PAGE * len(offsets))
+        else:
+            ram.apply_zero("a", offsets, SIZE)
+
+    with pytest.raises(LocalProtocolError, match="is outside 'a'"):
+        apply()
+    assert len(store.memory) == 8 * SIZE
