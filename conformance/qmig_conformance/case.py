@@ -1,7 +1,8 @@
 """What a case is, and what can come of it.
 
-    @case("legacy.ram.rebuilt", requirement="LEG-RAM-052", level=Level.MUST, roles=Role.SOURCE)
-    def test_rebuilt_ram(recording): ...
+    @case("legacy.destination.wrong-magic", requirement="LEG-DST-011", violates=["LEG-HDR-001"],
+          roles=Role.DESTINATION)
+    def test_wrong_magic(destination): ...
 
 A case passes by returning. It fails with `Unmet`; `Unsupported` and `NotShown` say that the
 target cannot, or this run did not, show what is asked. Anything else is our own error.
@@ -10,7 +11,7 @@ target cannot, or this run did not, show what is asked. Anything else is our own
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -27,8 +28,20 @@ class Level(enum.StrEnum):
 
 
 class Role(enum.StrEnum):
+    """What the target is in a case."""
+
     SOURCE = "source"
     DESTINATION = "destination"
+    #: two builds, one migrating to the other
+    PAIR = "pair"
+
+
+class Profile(enum.StrEnum):
+    """When a case is played."""
+
+    DEFAULT = "default"
+    #: only with ``--profile full``
+    FULL = "full"
 
 
 class Verdict(enum.StrEnum):
@@ -39,16 +52,22 @@ class Verdict(enum.StrEnum):
     NON_STRICT = "non-strict"  # a SHOULD that is not met
     INFORMATIONAL = "informational"  # this run did not show it
     UNSUPPORTED = "unsupported"  # the build itself says so
+    WAIVED = "waived"  # fails as an expectation says it does
+    UNEXPECTED_PASS = "unexpected-pass"  # noqa: S105 (an expectation says that it fails)
     ERROR = "error"  # ours
 
 
 class Unmet(Exception):
-    """The target does not do what the requirement says."""
+    """The target does not do what the requirement says.
 
-    def __init__(self, *, expected: str, actual: str) -> None:
+    `level` is that of what is not met, where it is less than the case's own: a refusal is a MUST, its
+    wording a SHOULD."""
+
+    def __init__(self, *, expected: str, actual: str, level: Level | None = None) -> None:
         super().__init__(f"expected: {expected}; actual: {actual}")
         self.expected = expected
         self.actual = actual
+        self.level = level
 
 
 class NotShown(Exception):
@@ -57,35 +76,62 @@ class NotShown(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """`id` is durable: never reused, never an ordinal. `since` is a QEMU version."""
+    """`id` is durable: never reused, never an ordinal. `since` and `until` are QEMU versions, both included;
+    `violates` names the statements about a peer that the case's input breaks."""
 
     id: str
     requirement: str
     level: Level
     roles: Role
     since: str = "5.2"
+    until: str = ""
     title: str = ""
+    violates: tuple[str, ...] = ()
+    profile: Profile = Profile.DEFAULT
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """All statements that the case is about, its own first."""
+        return (self.requirement, *self.violates)
 
 
 def case(
-    id: str, *, requirement: str, roles: Role, level: Level = Level.MUST, since: str = "5.2"
+    id: str,
+    *,
+    requirement: str,
+    roles: Role,
+    level: Level = Level.MUST,
+    since: str = "5.2",
+    until: str = "",
+    violates: Sequence[str] = (),
+    profile: Profile = Profile.DEFAULT,
 ) -> Callable[[F], F]:
     """Declares a case; the function's docstring is its title."""
 
     def declare(function: F) -> F:
         title = (function.__doc__ or "").partition("\n")[0]
-        declared = Case(id=id, requirement=requirement, level=level, roles=roles, since=since, title=title)
+        declared = Case(
+            id=id,
+            requirement=requirement,
+            level=level,
+            roles=roles,
+            since=since,
+            until=until,
+            title=title,
+            violates=tuple(violates),
+            profile=profile,
+        )
         return cast(F, pytest.mark.case(declared)(function))
 
     return declare
 
 
 def verdict_of(error: BaseException | None, level: Level) -> Verdict:
-    """The verdict that the way a case ended stands for."""
+    """The verdict that the way a case ended stands for, expectations left out."""
     if error is None:
         return Verdict.PASS
     if isinstance(error, Unmet):
-        return Verdict.FAIL if level is Level.MUST else Verdict.NON_STRICT
+        return Verdict.FAIL if (error.level or level) is Level.MUST else Verdict.NON_STRICT
     if isinstance(error, Unsupported):
         return Verdict.UNSUPPORTED
     if isinstance(error, NotShown):
