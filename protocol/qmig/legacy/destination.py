@@ -139,7 +139,7 @@ class Incoming:
 
     `switchover_ack` is this side's capability; which form it has follows from the machine type, unless
     `legacy_ack` says so. We have no device that takes its time, so it is agreed to at once. `in_flight`
-    bounds the page requests under way; 0: none is made."""
+    bounds the page requests under way, and may be changed; 0: none is made."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class Incoming:
         self.requests = 0
         self._switchover_ack = switchover_ack
         self._legacy_ack = legacy_ack
-        self._in_flight = in_flight
+        self.in_flight = in_flight
         self._connection = 1
         self._returns = False
         self._shut = False
@@ -201,7 +201,7 @@ class Incoming:
     def answers(self) -> list[Answer]:
         """What has to be sent now, in order; page requests are topped up."""
         if self.phase is Phase.POSTCOPY and self.wanted is not None and self._returns:
-            for request in self.wanted.ask(self._in_flight):
+            for request in self.wanted.ask(self.in_flight):
                 self._request(request)
         due, self._due = self._due, []
         return [Answer(self._connection, message) for message in due]

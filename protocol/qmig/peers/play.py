@@ -40,9 +40,6 @@ from qmig.testing.scenarios import FAST, SLOW
 _LACKING: Final = re.compile(
     r"unsupported machine type|Property '[^']*' not found|is not a valid device model"
 )
-#: Page requests that have to be made before a connection is cut, so that a postcopy is well on its way: up to
-#: the PONG behind the package the source takes its guest back instead (10.2 and later).
-_ENOUGH_REQUESTS: Final = 64
 #: what a destination is told as well; the rest is the source's business
 _BOTH_CAPABILITIES: Final = frozenset(
     {"postcopy-ram", "postcopy-preempt", "multifd", "mapped-ram", "x-ignore-shared", "switchover-ack",
@@ -266,9 +263,13 @@ async def _both(side: Side, destination: Destination, uri: str) -> Migration:
 
 async def _interrupt(side: Side, destination: Destination, rests: trio.Event) -> None:
     """Cuts a postcopy when pages have been asked for, then lets the source recover."""
-    await destination.until(
-        lambda: destination.phase is Phase.POSTCOPY and destination.incoming.requests >= _ENOUGH_REQUESTS
-    )
+    incoming = destination.incoming
+    in_flight, incoming.in_flight = incoming.in_flight, 0
+    await destination.until(lambda: destination.phase is Phase.POSTCOPY)
+    # Before this state a source takes its guest back instead of waiting for a recovery (10.2 and later).
+    await side.vm.wait_migration({"postcopy-active", *RESTING})
+    incoming.in_flight = in_flight
+    await destination.until(lambda: incoming.requests > 0)
     destination.interrupt()
     await rests.wait()
     await side.vm.set_parameters({"max-postcopy-bandwidth": 0})
