@@ -288,18 +288,29 @@ async def test_a_destination_that_takes_nothing_is_named_and_left(tmp_path: Path
         assert source.core.error == "given up by the caller"
 
 
-async def test_a_destination_that_says_nothing_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("time", range(20))  # trio wakes tasks in an order of its own
+async def test_a_destination_that_says_nothing_is_named(time: int, tmp_path: Path) -> None:
     async def silent(stream: trio.SocketStream) -> None:
         async for _ in stream:
             pass
 
     async with behaving(tmp_path, silent, return_path=True) as source, trio.open_nursery() as nursery:
         nursery.start_soon(source.migrate)
-        while not source.waiting_for():
-            await trio.testing.wait_all_tasks_blocked()
-        while "SHUT" not in source.waiting_for():
-            await trio.testing.wait_all_tasks_blocked()
+        await source.until(lambda: "SHUT" in source.waiting_for())
         assert source.waiting_for() == "waits for SHUT on the return path"
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("time", range(20))
+async def test_a_destination_that_does_not_agree_is_named(time: int, tmp_path: Path) -> None:
+    async def silent(stream: trio.SocketStream) -> None:
+        async for _ in stream:
+            pass
+
+    given = {"return_path": True, "switchover_ack": True, "switchover_ack_legacy": True}
+    async with behaving(tmp_path, silent, **given) as source, trio.open_nursery() as nursery:
+        nursery.start_soon(source.migrate)
+        await source.until(lambda: "SWITCHOVER_ACK" in source.waiting_for())
         nursery.cancel_scope.cancel()
 
 

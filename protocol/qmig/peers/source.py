@@ -112,13 +112,18 @@ class Source:
         return await self._attempt()
 
     async def until(self, reached: Callable[[], bool]) -> None:
-        """Waits until something of the core's is so, looked at whenever anything was sent or answered."""
+        """Waits until something is so, looked at whenever anything was sent or answered, or there is nothing
+        to send."""
         while not reached():
             await self._changed.wait()
 
     def _note(self) -> None:
         """Something happened."""
         self._wake.set()
+        self._look()
+
+    def _look(self) -> None:
+        """Whoever waits for something looks again."""
         self._changed.set()
         self._changed = trio.Event()
 
@@ -163,6 +168,7 @@ class Source:
                     if core.next_output(()) is None and core.ended:
                         return
                 self._wake = trio.Event()
+                self._look()
                 await self._wake.wait()
             elif isinstance(output, Connect):
                 await self._connect(output.channel, nursery)
