@@ -315,10 +315,11 @@ def const(subcon: Subcon[T], value: T, *, doc: str = "") -> T:
 class LayoutRow:
     """One line of a record's table in the spec. `offset` counts from the record's first byte."""
 
-    __slots__ = ("doc", "name", "offset", "size", "type", "value", "when")
+    __slots__ = ("doc", "name", "offset", "size", "subcon", "type", "value", "when")
 
     def __init__(self, offset: int | None, field: Field) -> None:
         self.offset = offset
+        self.subcon = field.subcon
         self.size = field.subcon.size_text()
         self.name = field.name
         self.type = field.subcon.name

@@ -35,6 +35,7 @@ _CITING = (
     ("code", "conformance/qmig_conformance"),
     ("code", "fuzz/qmig_fuzz"),
     ("cases", "conformance/qmig_conformance/cases"),
+    ("cases", "conformance/qmig_conformance/hostile"),
     ("tests", "protocol/tests"),
     ("tests", "conformance/tests"),
     ("tests", "fuzz/tests"),
