@@ -3,7 +3,7 @@
     async with start_side(qemu, scenario("postcopy")) as side, receive_from(side) as received:
         print(received.source.status, received.destination.ram.digest("pc.ram"))
 
-A destination is started with `incoming=True` and waits for ``migrate-incoming``; its guest stays stopped.
+A destination is started with `incoming=True` and waits for ``migrate-incoming``.
 """
 
 from __future__ import annotations
@@ -68,12 +68,13 @@ async def start_side(
     scenario: Scenario,
     *,
     incoming: bool = False,
+    held: bool = True,
     certificates: Path | None = None,
     parameters: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Side]:
     """A QEMU for the time of the block: its guest has filled its memory, capabilities and parameters are set.
 
-    `certificates` is the folder of a TLS scenario; `parameters` override the scenario's. Raises `Unsupported`
+    `incoming` makes it a destination, whose guest stays stopped if it is `held`. `certificates` is the folder of a TLS scenario; `parameters` override the scenario's. Raises `Unsupported`
     when the build, or the host, says that it has not got something."""
     _check_huge_pages(scenario)
     with tempfile.TemporaryDirectory(prefix="qmig-files-") as name:
@@ -83,7 +84,7 @@ async def start_side(
                 made.truncate(size)
         argv = scenario.arguments(qemu.version, folder)
         if incoming:
-            argv += ["-S", "-incoming", "defer"]
+            argv += [*(["-S"] if held else []), "-incoming", "defer"]
         if scenario.tls:
             argv += _tls_object(certificates, incoming)
         program = scenario.program()
