@@ -5,8 +5,8 @@ none of them has run between two looks at all of them. What wakes such a thread 
 what was sent to a socket that a thread waits for has woken it before the sending call returned. So a process
 that rests stays so, however long or short it is looked at, and however busy the machine is.
 Rule 2: an event loop's poll counts as a wait without an end, and may have been left and entered again: what
-it does when its time is over is housekeeping, of which a running guest makes plenty. A sleep, and a wait for a
-lock that gives up by itself, are no rest.
+it does when its time is over is housekeeping, of which a running guest makes plenty. A sleep, and a wait for
+a lock that gives up by itself, are no rest.
 Rule 3: threads that run the guest are left out; the guest is no part of the question. What passes between the
 process and us begins the count anew (`Watch.touch`).
 Rule 4: a monitor that has not answered when its process rests does not answer.
@@ -28,8 +28,8 @@ BETWEEN_LOOKS = 0.002
 #: Looks without a change behind which what our own side had to do is done: each of them lets it send and read
 #: all that can be sent and read.
 UNANSWERED = 12
-#: Nanoseconds of its own processor time in which a destination that does something would have done it: a whole
-#: good stream of 16 MiB takes a fiftieth of this.
+#: Nanoseconds of its own processor time in which a destination that does something would have done it: a
+#: whole good stream of 16 MiB takes a fiftieth of this.
 SPIN = 2_000_000_000
 
 
@@ -139,8 +139,7 @@ class Watch:
         return rested
 
     async def until_quiet(self, looks: int = 1) -> None:
-        """Comes back when it has rested for so many looks in a row, or spins. Never, if it does neither: cancel
-        it."""
+        """Comes back when it has rested for so many looks in a row, or spins. Never, if it does neither."""
         self.touch()
         while self.quiet < looks and not self.spins:
             self.look()
