@@ -74,8 +74,9 @@ async def start_side(
 ) -> AsyncIterator[Side]:
     """A QEMU for the time of the block: its guest has filled its memory, capabilities and parameters are set.
 
-    `incoming` makes it a destination, whose guest stays stopped if it is `held`. `certificates` is the folder of a TLS scenario; `parameters` override the scenario's. Raises `Unsupported`
-    when the build, or the host, says that it has not got something."""
+    `incoming` makes it a destination, whose guest stays stopped if it is `held`. `certificates` is the
+    folder of a TLS scenario; `parameters` override the scenario's. Raises `Unsupported` when the build, or
+    the host, says that it has not got something."""
     _check_huge_pages(scenario)
     with tempfile.TemporaryDirectory(prefix="qmig-files-") as name:
         folder = Path(name)
