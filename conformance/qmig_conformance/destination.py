@@ -97,12 +97,16 @@ class QemuDestination:
 
 @dataclass(eq=False)
 class Line:
-    """One connection of a play. `closed`: nothing more comes back."""
+    """One connection of a play. What the destination does not take stays in the outbox until it does."""
 
     name: str
     stream: trio.SocketStream
     received: bytearray = field(default_factory=bytearray)
+    #: nothing more comes back
     closed: bool = False
+    outbox: list[memoryview] = field(default_factory=list)
+    #: nothing more is put into the outbox
+    ending: bool = False
 
 
 class Silent(Exception):
@@ -189,8 +193,9 @@ class Playing:
             case Send(name, data):
                 await self._send(self._lines[name], data)
             case End(name):
-                with suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-                    await self._lines[name].stream.send_eof()
+                self._lines[name].ending = True
+                self._look()
+                await trio.lowlevel.checkpoint()
             case Close(name):
                 await self._lines[name].stream.aclose()
             case Expect(name, data):
@@ -241,6 +246,7 @@ class Playing:
             stream = trio.SocketStream(ours)
         self._lines[name] = line = Line(name, stream)
         self._nursery.start_soon(self._read, line)
+        self._nursery.start_soon(self._write, line)
 
     async def _read(self, line: Line) -> None:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
@@ -252,22 +258,31 @@ class Playing:
         self._look()
 
     def _look(self) -> None:
-        """Whoever waits for bytes that come back looks again."""
+        """Whoever waits for something looks again."""
         self._moved.set()
         self._moved = trio.Event()
 
     async def _send(self, line: Line, data: bytes) -> None:
-        """All of it, or as much as is taken before the destination rests or has closed."""
-        view = memoryview(data)
+        """Comes back when all of it is taken, or the destination rests."""
+        line.outbox.append(memoryview(data))
+        self._look()
+        await self._until(lambda: not line.outbox)
 
-        async def push() -> None:
-            sent = 0
-            with suppress(OSError, trio.ClosedResourceError):
-                while sent < len(view):
-                    sent += await line.stream.socket.send(view[sent : sent + _PIECE])
-                    self._watch.touch()
-
-        await self._race(push, self._rests, self._ended)
+    async def _write(self, line: Line) -> None:
+        with suppress(OSError, trio.ClosedResourceError):
+            while line.outbox or not line.ending:
+                if not line.outbox:
+                    await self._moved.wait()
+                    continue
+                sent = await line.stream.socket.send(line.outbox[0][:_PIECE])
+                self._watch.touch()
+                line.outbox[0] = line.outbox[0][sent:]
+                if not line.outbox[0]:
+                    line.outbox.pop(0)
+                    self._look()
+            line.stream.socket.shutdown(trio.socket.SHUT_WR)
+        line.outbox.clear()
+        self._look()
 
     # -- waiting without a clock --------------------------------------------------------------------------
 

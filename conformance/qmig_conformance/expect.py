@@ -82,8 +82,7 @@ def held(seen: Seen, entry: Entry, version: str) -> None:
 def robust(seen: Seen, allowed: frozenset[Outcome] = frozenset()) -> None:
     """Raises `Unmet` for what no input may bring about."""
     if seen.outcome in NEVER:
-        expected = _any_of(allowed - NEVER) or "any outcome in which it goes on or ends by itself"
-        raise Unmet(expected=expected, actual=described(seen))
+        raise Unmet(expected=_any_of(allowed - NEVER), actual=described(seen))
 
 
 def reasoned(seen: Seen) -> None:
@@ -134,4 +133,4 @@ def _said(seen: Seen) -> Iterator[str]:
 
 
 def _any_of(outcomes: frozenset[Outcome]) -> str:
-    return " or ".join(sorted(outcomes))
+    return " or ".join(sorted(outcomes)) or "any outcome in which it goes on or ends by itself"
