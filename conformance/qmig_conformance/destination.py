@@ -6,7 +6,7 @@ Each play has a QEMU of its own, which is gone when it is over, whatever became 
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from qmig.errors import EnvironmentProblem
 from qmig.peers.play import Side, receive_from, start_side
 from qmig.peers.qemu import QemuDied
 from qmig.qmp import EventStream, QmpCommandError
-from qmig.testing.scenario import Scenario
+from qmig.testing.scenario import Scenario, Unsupported
 from qmig_conformance import artefacts
 from qmig_conformance.play import (
     Close,
@@ -43,13 +43,13 @@ _PIECE: Final = 1 << 16
 
 
 class QemuDestination:
-    """A build as destination. What plays leave behind is kept in folders below `folder`."""
+    """A build as destination."""
 
-    def __init__(self, qemu: Qemu, folder: Path) -> None:
+    def __init__(self, qemu: Qemu) -> None:
         self.qemu = qemu
         self.version = qemu.version
-        self.folder = folder
         self._good: dict[str, Good] = {}
+        self._last: tuple[Play, Seen, Sequence[Mapping[str, Any]]] | None = None
 
     def good(self, settings: Scenario) -> Good:
         """What this build itself sends as a source of these settings; recorded once."""
@@ -58,11 +58,23 @@ class QemuDestination:
             self._good[key] = trio.run(self._record, settings)
         return self._good[key]
 
-    def play(self, play: Play, name: str = "") -> Seen:
-        """Plays it; artefacts go to the folder `name`, if there is one."""
-        return trio.run(self._play, play, self.folder / name if name else None)
+    def play(self, play: Play) -> Seen:
+        """Plays it on a QEMU of its own."""
+        self._last = None
+        seen, log = trio.run(self._play, play)
+        self._last = (play, seen, log)
+        return seen
+
+    def keep(self, folder: Path) -> None:
+        """Writes the artefacts of the last play."""
+        assert self._last is not None
+        play, seen, log = self._last
+        argv = [str(self.qemu.binary), *play.settings.arguments(self.version, Path("{folder}"))]
+        artefacts.save(folder, play, seen, argv=[*argv, "-incoming", "defer"], qmp=log)
 
     async def _record(self, settings: Scenario) -> Good:
+        if settings.target != self.qemu.target:
+            raise Unsupported(f"a machine of {settings.target}; this build is for {self.qemu.target}")
         channels: dict[str, bytearray] = {}
 
         def tap(channel: str, chunk: memoryview) -> None:
@@ -75,7 +87,7 @@ class QemuDestination:
             raise EnvironmentProblem(f"{settings.name}: a good stream was not recorded within {WATCHDOG} s")
         return Good(settings, {name: bytes(data) for name, data in channels.items()})
 
-    async def _play(self, play: Play, folder: Path | None) -> Seen:
+    async def _play(self, play: Play) -> tuple[Seen, Sequence[Mapping[str, Any]]]:
         playing: Playing | None = None
         with trio.move_on_after(WATCHDOG) as watchdog:
             async with (
@@ -88,11 +100,8 @@ class QemuDestination:
             raise EnvironmentProblem(
                 f"not settled within {WATCHDOG} s, during {doing}; the watchdog ended it"
             )
-        if folder is not None:
-            assert playing is not None
-            argv = [str(self.qemu.binary), *play.settings.arguments(self.version, Path("{folder}"))]
-            artefacts.save(folder, play, seen, argv=[*argv, "-incoming", "defer"], qmp=playing.log)
-        return seen
+        assert playing is not None
+        return seen, playing.log
 
 
 @dataclass(eq=False)

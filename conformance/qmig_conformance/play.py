@@ -158,3 +158,6 @@ class Destination(Protocol):
 
     def play(self, play: Play) -> Seen:
         """Raises `Unsupported` where the target says that it has not got what the settings need."""
+
+    def keep(self, folder: Path) -> None:
+        """Writes the artefacts of the last play (`qmig_conformance.artefacts`)."""

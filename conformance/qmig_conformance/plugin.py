@@ -1,70 +1,111 @@
-"""pytest plugin of the suite: chooses the target, selects cases, makes one `Row` per case."""
+"""pytest plugin of the suite: makes a `Row` of every case played; the controlling process makes the report.
+
+Workers (pytest-xdist) play, the controller listens: rows travel as user properties of test reports. Without
+workers one process is both. Cases never fail as tests do; what is bad is in the rows.
+
+PYTEST_DONT_REWRITE: the command line imports this before pytest does.
+"""
 
 from __future__ import annotations
 
-import datetime
+import dataclasses
+import hashlib
+import json
 import time
 import traceback
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
-from qmig_conformance import report
-from qmig_conformance.case import Case, Unmet, Verdict, verdict_of
+from qmig_conformance.case import Case, Profile, Unmet, Verdict, verdict_of
+from qmig_conformance.destination import QemuDestination
+from qmig_conformance.options import Judged, Options
+from qmig_conformance.play import Destination
 from qmig_conformance.recording import Recording, recordings_of
-from qmig_conformance.target import choose_target
+from qmig_conformance.report.model import Row, case_values
+from qmig_conformance.rig import Rig
+
+PROPERTY: Final = "qmig-row"
+#: cases of one group are played by one worker, which has what they share; groups are no larger than this
+GROUP: Final = 24
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What the command line asked for."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--qmig-options", default="", help="of `qmig conformance`")
 
-    command: Sequence[str]
-    report: Path
-    qemu: str | None = None
-    recordings_only: bool = False
-    select: str = ""
-    strict: bool = False
-    list_only: bool = False
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "case(case): a conformance case")
+    text = config.getoption("--qmig-options")
+    config.pluginmanager.register(Suite(Options.from_text(text) if text else Options()), "qmig-suite")
 
 
 class Suite:
-    """The plugin, and the run it makes."""
+    """What plays."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.recordings: list[Recording] = []
-        self.run = report.Run(
-            target={},
-            command=options.command,
-            started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        )
+        self._recordings = {
+            judged.target.name: recordings_of(judged, options.report) for judged in options.targets
+        }
+        self._destinations: dict[str, Destination] = {}
+        #: of the case that is played
+        self._rig: Rig | None = None
 
-    def pytest_configure(self, config: pytest.Config) -> None:
-        config.addinivalue_line("markers", "case(case): a conformance case")
-        target = choose_target(self.options.qemu, recordings_only=self.options.recordings_only)
-        self.run.target = target.describe()
-        self.options.report.mkdir(parents=True, exist_ok=True)
-        self.recordings = recordings_of(target, self.options.report)
+    # -- what there is to play --------------------------------------------------------------------------
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "recording" in metafunc.fixturenames:
-            ids = [recording.name for recording in self.recordings]
-            metafunc.parametrize("recording", self.recordings, ids=ids)
+            found = [one for recordings in self._recordings.values() for one in recordings]
+            metafunc.parametrize("recording", found, ids=[f"{one.target}@{one.name}" for one in found])
+        elif "destination" in metafunc.fixturenames:
+            names = [judged.target.name for judged in self.options.targets if judged.qemu is not None]
+            metafunc.parametrize("target", names, ids=names)
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         items[:] = [item for item in items if self._selected(item)]
+        places: dict[str, int] = {}
+        for item in items:
+            group = group_of(item)
+            place = places[group] = places.get(group, -1) + 1
+            if recording_of(item) is None:
+                group = f"{group} {place // GROUP}"
+            item.add_marker(pytest.mark.xdist_group(group))
+        number, count = self.options.shard
+        if count > 1:
+            items[:] = [item for item in items if shard_of(item, count) == number - 1]
 
     def _selected(self, item: pytest.Item) -> bool:
-        declared = case_of(item)
-        ids = (row_id(item), declared.requirement)
-        return any(text.startswith(self.options.select) for text in ids)
+        declared, options = case_of(item), self.options
+        named = any(text.startswith(options.select) for text in (id_of(item), *declared.requirements))
+        if options.list_only:
+            return named
+        return (
+            named
+            and declared.roles in options.roles
+            and (declared.profile is Profile.DEFAULT or options.profile is Profile.FULL)
+        )
+
+    # -- one case -----------------------------------------------------------------------------------------
+
+    @pytest.fixture
+    def destination(self, target: str, request: pytest.FixtureRequest) -> Iterator[Rig]:
+        """The target as a destination."""
+        if target not in self._destinations:
+            self._destinations[target] = _destination(self._judged(target))
+        folder = self.options.report / self._judged(target).target.folder / case_of(request.node).id
+        self._rig = Rig(self._destinations[target], folder)
+        yield self._rig
+        self._rig = None
+
+    def _judged(self, target: str) -> Judged:
+        return next(one for one in self.options.targets if one.target.name == target)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-        """Takes the verdict; pytest only hears of what is bad, without a traceback of ours."""
         started = time.perf_counter()
         error: Exception | None = None
         try:
@@ -72,38 +113,53 @@ class Suite:
         except Exception as problem:  # noqa: BLE001 (every way to end is a verdict)
             error = problem
         row = self._row(pyfuncitem, error, time.perf_counter() - started)
-        self.run.rows.append(row)
-        bad = {*report.BAD, Verdict.NON_STRICT} if self.options.strict else report.BAD
-        if row.verdict in bad:
-            pytest.fail(row.actual, pytrace=False)
+        played = {"row": dataclasses.asdict(row), "case": case_values(case_of(pyfuncitem))}
+        pyfuncitem.user_properties.append((PROPERTY, json.dumps(played)))
         return True
 
-    def _row(self, item: pytest.Function, error: Exception | None, seconds: float) -> report.Row:
+    def _row(self, item: pytest.Function, error: Exception | None, seconds: float) -> Row:
         declared = case_of(item)
-        recording = recording_of(item)
         verdict = verdict_of(error, declared.level)
-        return report.Row(
-            id=row_id(item),
-            title=declared.title,
-            requirement=declared.requirement,
-            level=str(declared.level),
+        told = verdict not in {Verdict.UNSUPPORTED, Verdict.INFORMATIONAL}
+        recording = recording_of(item)
+        row = Row(
+            case=declared.id,
+            variant=recording.name if recording else "",
+            target=recording.target if recording else _param(item, "target"),
             role=str(declared.roles),
-            scenario=recording.name if recording else "",
+            level=str(declared.level),
             verdict=verdict,
             expected=error.expected if isinstance(error, Unmet) else "",
             actual=error.actual if isinstance(error, Unmet) else _one_line(error),
             detail="".join(traceback.format_exception(error)) if verdict is Verdict.ERROR else "",
-            artefacts=recording.artefacts if recording else "",
-            seconds=seconds,
+            artefacts=self._beside(recording.artefacts) if recording else "",
+            repeat=f"qmig verify {recording.artefacts}" if recording and told else "",
+            seconds=round(seconds, 4),
+        )
+        rig = self._rig
+        return self._played(row, rig) if rig is not None and rig.seen is not None else row
+
+    def _played(self, row: Row, rig: Rig) -> Row:
+        assert rig.seen is not None
+        kept = row.verdict is not Verdict.PASS or self.options.keep
+        artefacts = rig.keep() if kept else None
+        return dataclasses.replace(
+            row,
+            outcome=str(rig.seen.outcome),
+            stderr=rig.seen.words[-4000:],
+            actual=row.actual or rig.seen.evidence,
+            artefacts=self._beside(artefacts) if artefacts else "",
+            repeat=f"qmig conformance repeat {artefacts}" if artefacts else "",
         )
 
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if self.options.list_only:
-            report.print_list(case_of(item) for item in session.items)
-            return
-        report.write_json(self.run, self.options.report / "report.json")
-        report.write_junit(self.run, self.options.report / "junit.xml")
-        report.print_summary(self.run, self.options.report)
+    def _beside(self, folder: Path) -> str:
+        """Its path from the report on."""
+        return folder.relative_to(self.options.report).as_posix()
+
+
+def _destination(judged: Judged) -> Destination:
+    assert judged.qemu is not None
+    return QemuDestination(judged.qemu)
 
 
 def case_of(item: pytest.Item) -> Case:
@@ -117,14 +173,35 @@ def case_of(item: pytest.Item) -> Case:
 
 def recording_of(item: pytest.Item) -> Recording | None:
     """The recording that the item judges."""
-    callspec = getattr(item, "callspec", None)
-    return callspec.params.get("recording") if callspec else None
+    found = _param(item, "recording")
+    return found if isinstance(found, Recording) else None
 
 
-def row_id(item: pytest.Item) -> str:
+def id_of(item: pytest.Item) -> str:
     """The case's id, with the recording it was judged on."""
     recording = recording_of(item)
     return f"{case_of(item).id}@{recording.name}" if recording else case_of(item).id
+
+
+def group_of(item: pytest.Item) -> str:
+    """Items of one group share what is made for them."""
+    recording = recording_of(item)
+    if recording:
+        return f"{recording.target} {recording.name}"
+    settings = getattr(_param(item, "row"), "settings", None)
+    return f"{_param(item, 'target')} {settings.name if settings else case_of(item).roles}"
+
+
+def shard_of(item: pytest.Item, count: int) -> int:
+    """Which of so many shards plays the item: that of its group, the same on every machine."""
+    marker = item.get_closest_marker("xdist_group")
+    assert marker is not None
+    return int.from_bytes(hashlib.sha256(marker.args[0].encode()).digest()[:4], "big") % count
+
+
+def _param(item: pytest.Item, name: str) -> Any:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get(name, "") if callspec else ""
 
 
 def _one_line(error: BaseException | None) -> str:

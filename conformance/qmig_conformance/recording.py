@@ -19,8 +19,9 @@ from qmig.testing import load_vectors
 from qmig.testing.scenario import Scenario
 from qmig_conformance import capture
 from qmig_conformance.judge import Judgement, judge
+from qmig_conformance.options import Judged
 from qmig_conformance.scenarios import SCENARIOS
-from qmig_conformance.target import Target, say
+from qmig_conformance.target import say
 
 
 class Recording:
@@ -31,13 +32,15 @@ class Recording:
         name: str,
         folder: Path,
         *,
+        target: str,
         scenario: Scenario | None = None,
         qemu: Qemu | None = None,
         vector: Vector | None = None,
     ) -> None:
         self.name = name
+        self.target = target
         self.folder = folder
-        self.artefacts = folder.name
+        self.artefacts = folder
         self._scenario = scenario
         self._qemu = qemu
         self._vector = vector
@@ -82,15 +85,17 @@ class Recording:
         return self._judgement
 
 
-def recordings_of(target: Target, folder: Path) -> list[Recording]:
+def recordings_of(judged: Judged, folder: Path) -> list[Recording]:
     """What there is to judge: one recording per scenario, or those of the repository."""
-    if target.qemu is not None:
+    name = judged.target.name
+    if judged.qemu is not None:
+        own = folder / judged.target.folder
         return [
-            Recording(scenario.name, folder / scenario.name, scenario=scenario, qemu=target.qemu)
+            Recording(scenario.name, own / scenario.name, target=name, scenario=scenario, qemu=judged.qemu)
             for scenario in SCENARIOS
         ]
     found = []
     for vector in load_vectors("legacy/recordings"):
-        name = vector.id.partition("#")[2]
-        found.append(Recording(name, folder / name, vector=vector))
+        what = vector.id.partition("#")[2]
+        found.append(Recording(what, folder / what, target=name, vector=vector))
     return found

@@ -1,58 +1,71 @@
-"""What is judged: a QEMU build, or the recordings that come with qmig."""
+"""What is judged: QEMU builds, or the recordings that come with qmig."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from qmig.builds import Qemu, find_or_install
 from qmig.errors import EnvironmentProblem
-
-#: our exit code for "environment problem"; `qmig conformance` passes it on
-ENVIRONMENT = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """`qemu` is None when recordings are judged; `reason` then says why."""
-
-    qemu: Qemu | None
-    reason: str = ""
-
-    def describe(self) -> Mapping[str, Any]:
-        if self.qemu is None:
-            return {"name": f"recordings in the repository ({self.reason})", "kind": "recordings"}
-        return {
-            "name": str(self.qemu),
-            "kind": "qemu",
-            "version": self.qemu.version,
-            "package": self.qemu.package,
-            "binary": str(self.qemu.binary),
-        }
+from qmig_conformance.options import Judged
+from qmig_conformance.report.model import Target
 
 
-def choose_target(binary: str | None, *, recordings_only: bool) -> Target:
-    """The build named, or found, or installed; else the recordings, and it says so."""
+def choose(binaries: Sequence[str], *, recordings_only: bool) -> list[Judged]:
+    """The builds named, or one that is found or installed; else the recordings, and it says so. Raises
+    EnvironmentProblem for a build that was named and is none."""
     if recordings_only:
-        return Target(None, "asked for")
+        return [recordings("asked for")]
+    if binaries:
+        found = [_build(find_or_install(explicit=Path(binary), report=_progress)) for binary in binaries]
+        return _named_apart(found)
     try:
-        qemu = find_or_install(explicit=Path(binary) if binary else None, report=_say)
+        return [_build(find_or_install(report=_progress))]
     except EnvironmentProblem as problem:
-        if binary:
-            pytest.exit(f"qmig conformance: {problem}", returncode=ENVIRONMENT)
         say(f"no QEMU can be had here: {problem}")
         say("judging the recordings that come with qmig instead")
-        return Target(None, f"no QEMU: {problem}")
+        return [recordings(f"no QEMU: {problem}")]
+
+
+def recordings(reason: str) -> Judged:
+    """Those in the repository; `reason` says why nothing else is judged."""
+    return Judged(target=Target(name=f"recordings in the repository ({reason})", kind="recordings"))
+
+
+def _build(qemu: Qemu) -> Judged:
     say(f"judging {qemu}")
-    return Target(qemu)
+    target = Target(
+        name=f"QEMU {qemu.version} ({qemu.target})",
+        kind="qemu",
+        version=qemu.version,
+        package=qemu.package,
+        binary=str(qemu.binary),
+    )
+    return Judged(target=target, qemu=qemu)
 
 
-def _say(text: str, done: float | None) -> None:
+def _named_apart(found: list[Judged]) -> list[Judged]:
+    """Builds of the same version are told apart by their paths."""
+    names = [judged.target.name for judged in found]
+    return [
+        Judged(
+            target=Target(
+                name=f"{one.target.name} at {one.target.binary}",
+                kind=one.target.kind,
+                version=one.target.version,
+                package=one.target.package,
+                binary=one.target.binary,
+            ),
+            qemu=one.qemu,
+        )
+        if names.count(one.target.name) > 1
+        else one
+        for one in found
+    ]
+
+
+def _progress(text: str, done: float | None) -> None:
     if done is None:
         say(text)
 

@@ -13,9 +13,9 @@ import pytest
 from qmig.legacy.verify import RULES
 from qmig.testing import spec_root
 from qmig.testing.scenario import Unsupported
-from qmig_conformance import report
 from qmig_conformance.case import Level, NotShown, Unmet, Verdict, verdict_of
 from qmig_conformance.judge import judge
+from qmig_conformance.report import model
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -53,7 +53,7 @@ def test_recordings_pass(judged: tuple[subprocess.CompletedProcess[str], Path]) 
     done, folder = judged
     assert done.returncode == 0, done.stdout + done.stderr
     document = json.loads((folder / "report.json").read_text())
-    assert document["schema"] == report.SCHEMA
+    assert document["schema"] == model.SCHEMA
     assert document["target"]["kind"] == "recordings"
     assert set(document["counts"]) == {"pass", "informational"}
     ids = [case["id"] for case in document["cases"]]

@@ -1,0 +1,39 @@
+"""Where a case meets its target: plays go through a rig, which keeps what came of them for the row."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from qmig.testing.scenario import Scenario
+from qmig_conformance.play import Destination, Good, Play, Seen
+
+
+class Rig:
+    """A destination for one case. `folder` is where its artefacts go, if they are kept."""
+
+    def __init__(self, target: Destination, folder: Path) -> None:
+        self.version = target.version
+        self.folder = folder
+        self.play_: Play | None = None
+        self.seen: Seen | None = None
+        self._target = target
+        self._good: Good | None = None
+
+    def good(self, settings: Scenario) -> Good:
+        """As the target has it."""
+        self._good = self._target.good(settings)
+        return self._good
+
+    def play(self, play: Play) -> Seen:
+        """As the target does it."""
+        self.play_ = play
+        self.seen = None
+        self.seen = self._target.play(play)
+        return self.seen
+
+    def keep(self) -> Path:
+        """Writes the artefacts of the last play; their folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._target.keep(self.folder)
+        return self.folder
