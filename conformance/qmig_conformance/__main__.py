@@ -137,7 +137,7 @@ def _play(options: Options, jobs: int, more: Sequence[Path]) -> int:
     if options.list_only:
         words.append("--collect-only")
     elif jobs > 1:
-        words += ["-n", str(jobs), "--dist", "loadgroup", "--max-worker-restart", "1000"]
+        words += ["-n", str(jobs), "--max-worker-restart", "1000"]
     code = int(pytest.main([*words, str(BASE / "cases")], plugins=[controller]))
     if not options.list_only:
         print_summary(controller.report, write_all(controller.report, options.report))

@@ -13,7 +13,7 @@ import pytest
 from qmig_conformance.case import Case, Role, Verdict
 from qmig_conformance.expectations import Expectations
 from qmig_conformance.options import Options
-from qmig_conformance.plugin import PROPERTY, case_of
+from qmig_conformance.plugin import PROPERTY, case_of, parts_of
 from qmig_conformance.progress import Progress
 from qmig_conformance.report.model import Report, Row, condensed, read_case, read_row
 from qmig_conformance.report.terminal import print_list
@@ -60,12 +60,12 @@ class Controller:
 
     def _broken(self, report: pytest.TestReport | pytest.CollectReport) -> Row:
         """A case that did not come to a verdict, because what plays it broke."""
-        name = report.nodeid.partition("[")[2].rpartition("]")[0] or report.nodeid
-        target = next((one for one in self._targets if one in name), "")
+        target, scenario, name = parts_of(report.nodeid)
         return Row(
-            case=name.replace(target, "").strip("-@"),
+            case=name or report.nodeid,
+            variant=scenario,
             target=target,
-            role=str(Role.SOURCE if "source" in name else Role.DESTINATION),
+            role=str(Role.SOURCE if scenario else Role.DESTINATION),
             level="must",
             verdict=Verdict.ERROR,
             actual=str(report.longrepr).strip().splitlines()[-1] if report.longrepr else "it did not end",
@@ -83,6 +83,12 @@ class Controller:
         if session.items:  # played in this process
             self._listed = [case_of(item) for item in session.items]
             self._progress.total(len(session.items))
+
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: object) -> object:
+        """Not `--dist loadgroup`: pytest-xdist 3.8 loses the groups with pytest 9.2."""
+        from qmig_conformance.scheduling import by_group
+
+        return by_group(config, log)
 
     def pytest_keyboard_interrupt(self) -> None:
         self.report.interrupted = True

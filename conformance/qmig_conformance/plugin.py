@@ -9,10 +9,10 @@ PYTEST_DONT_REWRITE: the command line imports this before pytest does.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import time
 import traceback
+import zlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -28,8 +28,8 @@ from qmig_conformance.report.model import Row, case_values
 from qmig_conformance.rig import Rig
 
 PROPERTY: Final = "qmig-row"
-#: cases of one group are played by one worker, which has what they share; groups are no larger than this
-GROUP: Final = 24
+#: so many groups are made of the hostile streams of one chapter
+PIECES: Final = 4
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -59,34 +59,28 @@ class Suite:
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "recording" in metafunc.fixturenames:
             found = [one for recordings in self._recordings.values() for one in recordings]
-            metafunc.parametrize("recording", found, ids=[f"{one.target}@{one.name}" for one in found])
+            ids = [name_of(one.target, one.name) for one in found]
+            metafunc.parametrize("recording", found, ids=ids)
         elif "destination" in metafunc.fixturenames:
             names = [judged.target.name for judged in self.options.targets if judged.qemu is not None]
-            metafunc.parametrize("target", names, ids=names)
+            metafunc.parametrize("target", names or [""], ids=[name_of(name) for name in names or [""]])
 
-    @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         items[:] = [item for item in items if self._selected(item)]
-        places: dict[str, int] = {}
-        for item in items:
-            group = group_of(item)
-            place = places[group] = places.get(group, -1) + 1
-            if recording_of(item) is None:
-                group = f"{group} {place // GROUP}"
-            item.add_marker(pytest.mark.xdist_group(group))
-        number, count = self.options.shard
-        if count > 1:
-            items[:] = [item for item in items if shard_of(item, count) == number - 1]
 
     def _selected(self, item: pytest.Item) -> bool:
         declared, options = case_of(item), self.options
-        named = any(text.startswith(options.select) for text in (id_of(item), *declared.requirements))
+        ids = (id_of(item), *declared.requirements)
+        if not any(text.startswith(options.select) for text in ids):
+            return False
         if options.list_only:
-            return named
+            return True
+        number, count = options.shard
         return (
-            named
+            (recording_of(item) is not None or _param(item, "target") != "")  # a target has this role
             and declared.roles in options.roles
             and (declared.profile is Profile.DEFAULT or options.profile is Profile.FULL)
+            and zlib.crc32(group_of(item.nodeid).encode()) % count == number - 1
         )
 
     # -- one case -----------------------------------------------------------------------------------------
@@ -141,11 +135,14 @@ class Suite:
 
     def _played(self, row: Row, rig: Rig) -> Row:
         assert rig.seen is not None
+        transcripts = rig.transcripts()
         kept = row.verdict is not Verdict.PASS or self.options.keep
         artefacts = rig.keep() if kept else None
         return dataclasses.replace(
             row,
             outcome=str(rig.seen.outcome),
+            sent=transcripts.to_destination,
+            received=transcripts.to_source,
             stderr=rig.seen.words[-4000:],
             actual=row.actual or rig.seen.evidence,
             artefacts=self._beside(artefacts) if artefacts else "",
@@ -183,20 +180,25 @@ def id_of(item: pytest.Item) -> str:
     return f"{case_of(item).id}@{recording.name}" if recording else case_of(item).id
 
 
-def group_of(item: pytest.Item) -> str:
-    """Items of one group share what is made for them."""
-    recording = recording_of(item)
-    if recording:
-        return f"{recording.target} {recording.name}"
-    settings = getattr(_param(item, "row"), "settings", None)
-    return f"{_param(item, 'target')} {settings.name if settings else case_of(item).roles}"
+def name_of(target: str, scenario: str = "") -> str:
+    """The part of a test's id by which `group_of` tells what it shares with others."""
+    return f"{target}|{scenario}|"
 
 
-def shard_of(item: pytest.Item, count: int) -> int:
-    """Which of so many shards plays the item: that of its group, the same on every machine."""
-    marker = item.get_closest_marker("xdist_group")
-    assert marker is not None
-    return int.from_bytes(hashlib.sha256(marker.args[0].encode()).digest()[:4], "big") % count
+def group_of(nodeid: str) -> str:
+    """Items of one group are played by one worker, in one shard: they share what is made for them."""
+    target, scenario, rest = parts_of(nodeid)
+    if scenario:
+        return f"{target} {scenario}"
+    chapter = ".".join(rest.split(".")[:3])
+    return f"{target} {chapter} {zlib.crc32(rest.encode()) % PIECES}"
+
+
+def parts_of(nodeid: str) -> tuple[str, str, str]:
+    """Target, scenario and case, or statement, of a test's id."""
+    target, _, more = nodeid.partition("[")[2].removesuffix("]").partition("|")
+    scenario, _, rest = more.partition("|")
+    return target, scenario, rest.removeprefix("-")
 
 
 def _param(item: pytest.Item, name: str) -> Any:

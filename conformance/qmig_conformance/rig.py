@@ -7,6 +7,7 @@ from pathlib import Path
 
 from qmig.testing.scenario import Scenario
 from qmig_conformance.play import Destination, Good, Play, Seen
+from qmig_conformance.report.transcript import Transcripts, transcripts_of_play
 
 
 class Rig:
@@ -15,7 +16,7 @@ class Rig:
     def __init__(self, target: Destination, folder: Path) -> None:
         self.version = target.version
         self.folder = folder
-        self.play_: Play | None = None
+        self.last: Play | None = None
         self.seen: Seen | None = None
         self._target = target
         self._good: Good | None = None
@@ -27,10 +28,16 @@ class Rig:
 
     def play(self, play: Play) -> Seen:
         """As the target does it."""
-        self.play_ = play
+        self.last = play
         self.seen = None
         self.seen = self._target.play(play)
         return self.seen
+
+    def transcripts(self) -> Transcripts:
+        """What went over the connections of the last play."""
+        assert self.last is not None
+        assert self.seen is not None
+        return transcripts_of_play(self.last, self.seen.answered, self._good)
 
     def keep(self) -> Path:
         """Writes the artefacts of the last play; their folder."""

@@ -54,13 +54,11 @@ def test_recordings_pass(judged: tuple[subprocess.CompletedProcess[str], Path]) 
     assert done.returncode == 0, done.stdout + done.stderr
     document = json.loads((folder / "report.json").read_text())
     assert document["schema"] == model.SCHEMA
-    assert document["target"]["kind"] == "recordings"
+    assert [target["kind"] for target in document["targets"]] == ["recordings"]
     assert set(document["counts"]) == {"pass", "informational"}
-    ids = [case["id"] for case in document["cases"]]
+    ids = [(row["case"], row["variant"]) for row in document["rows"]]
     assert len(set(ids)) == len(ids)
     assert {case["requirement"] for case in document["cases"]} >= set(RULES)
-    for requirement in ("LEG-RAM-012", "LEG-SEC-021", "LEG-HDR-001"):
-        assert requirement in done.stdout
     assert str(folder / "report.json") in done.stdout
 
 
@@ -72,11 +70,11 @@ def test_the_report_obeys_its_schema(judged: tuple[subprocess.CompletedProcess[s
 
 def test_junit_says_the_same(judged: tuple[subprocess.CompletedProcess[str], Path]) -> None:
     folder = judged[1]
-    cases = json.loads((folder / "report.json").read_text())["cases"]
+    rows = json.loads((folder / "report.json").read_text())["rows"]
     root = ElementTree.parse(folder / "junit.xml").getroot()
-    assert len(root.findall(".//testcase")) == len(cases)
+    assert len(root.findall(".//testcase")) == len(rows)
     assert not root.findall(".//failure")
-    skipped = sum(case["verdict"] == "informational" for case in cases)
+    skipped = sum(row["verdict"] == "informational" for row in rows)
     assert len(root.findall(".//skipped")) == skipped
 
 

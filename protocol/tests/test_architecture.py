@@ -58,6 +58,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "pytest": {"qmig_conformance"},
     "_pytest": {"qmig_conformance"},
     "pytest_trio": {"qmig_conformance"},
+    "xdist": {"qmig_conformance"},
     "hypothesis": {"qmig_fuzz"},
 }
 
