@@ -355,16 +355,21 @@ def packet_magic_closed(c: Channels) -> Lines:
 # -- sync points ------------------------------------------------------------------------------------------
 
 
+def _last_sync(script: Script) -> int:
+    """Up to 8.2 an empty packet may follow it."""
+    return max(place for place in script.places(MultifdPacket) if script.record(place).is_sync)
+
+
 @row("multifd-sync-packet-missing-channel-ends-early-stays-open", "LEG-MFD-056", "LEG-MFD-052")
 def sync_missing(c: Channels) -> Lines:
     script = c.script()
-    return c.with_zero(script.before(script.find(MultifdPacket, -1)))
+    return c.with_zero(script.before(_last_sync(script)))
 
 
 @row("multifd-extra-sync-at-the-end", "LEG-MFD-056")
 def sync_extra(c: Channels) -> Lines:
     script = c.script()
-    return c.with_zero(script.put(len(script), script[script.find(MultifdPacket, -1)].data))
+    return c.with_zero(script.put(len(script), script[_last_sync(script)].data))
 
 
 # -- device state -----------------------------------------------------------------------------------------

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from qmig.testing.scenario import Scenario
 from qmig_conformance.hostile import families as fam
 from qmig_conformance.hostile.families import Family
+from qmig_conformance.hostile.judged import Held
 from qmig_conformance.hostile.plays import Line, together
 from qmig_conformance.play import Connect, End, Good, Play, Send, Settle
 
@@ -61,6 +63,20 @@ WRONG: Final[Mapping[str, Work]] = {
 }
 
 
+#: what a source never does
+VIOLATES: Final[Mapping[str, tuple[str, ...]]] = {
+    "missing": ("LEG-MFD-003",),
+    "silent": ("LEG-CHN-001",),
+    "garbage": ("LEG-CHN-001",),
+    "twice": ("LEG-CHN-015",),
+    "extra-silent": ("LEG-CHN-015",),
+    "extra-closed": ("LEG-CHN-015",),
+    "extra-garbage": ("LEG-CHN-015",),
+    "early": ("LEG-CHN-010",),
+    "late": ("LEG-CHN-010",),
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arranged:
     """One wrong arrangement."""
@@ -76,6 +92,26 @@ class Arranged:
     def id(self) -> str:
         """Of the case."""
         return f"legacy.destination.sweep.{self.family.name}.{self.channel}.{self.name}"
+
+    @property
+    def settings(self) -> Scenario:
+        """Of the good stream."""
+        return self.family.settings
+
+    @property
+    def title(self) -> str:
+        """In words."""
+        return f"connection {self.channel}: {self.name}"
+
+    @property
+    def versions(self) -> tuple[str, str]:
+        """First and last version that can be asked."""
+        return self.family.since, self.family.until
+
+    @property
+    def verdict(self) -> Held:
+        """No statement says more than LEG-DST-165."""
+        return Held(violates=VIOLATES.get(self.name, ()))
 
     def play(self, good: Good) -> Play:
         lines = [Line(name, good.channels[name]) for name in self.channels]

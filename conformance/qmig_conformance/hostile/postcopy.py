@@ -34,14 +34,18 @@ LOADING: Final = 3
 Change = Callable[[Script], Script | Sequence[bytes]]
 
 
-def row(value: str, *violates: str, end: bool = True) -> Callable[[Change], Change]:
-    """Declares a change of main: a script, or what comes up to the package's end and what comes behind."""
+def row(value: str, *violates: str, end: bool = True, behind: bool = True) -> Callable[[Change], Change]:
+    """Declares a change of main: a script, or what comes up to the package's end and what comes behind.
+
+    Without `behind`, what is behind the package is not sent, and the connection ends when the destination
+    rests: a load that fails in the package is not to race against the thread that reads there
+    (LEG-DST-154)."""
 
     def declare(change: Change) -> Change:
         def make(good: Good) -> Play:
             new = change(Script.main(good.channels["main"]))
             found = phases(new) if isinstance(new, Script) else new
-            steps = in_phases(found, end=end, until=pong(LOADING))
+            steps = in_phases(found if behind else found[:1], end=end, until=pong(LOADING))
             return Play(settings=good.settings, steps=steps)
 
         TABLE.add(value, make, *violates)
@@ -121,22 +125,22 @@ def _half(script: Script) -> bytes:
     return whole[: (script.offset(place) + len(whole)) // 2]
 
 
-@row("postcopy-package-without-listen", "LEG-PCP-020")
+@row("postcopy-package-without-listen", "LEG-PCP-020", behind=False)
 def no_listen(script: Script) -> Script:
     return script.drop(script.find(PostcopyListen))
 
 
-@row("postcopy-package-without-run", "LEG-PCP-020", "LEG-CMD-014")
+@row("postcopy-package-without-run", "LEG-PCP-020", "LEG-CMD-014", behind=False)
 def no_run(script: Script) -> Script:
     return script.drop(script.find(PostcopyRun))
 
 
-@row("postcopy-eof-in-place-of-run", "LEG-PCP-022")
+@row("postcopy-eof-in-place-of-run", "LEG-PCP-022", behind=False)
 def eof_for_run(script: Script) -> Script:
     return script.write(script.find(PostcopyRun), EndOfFile())
 
 
-@row("postcopy-listen-twice", "LEG-CMD-013", "LEG-PCP-020")
+@row("postcopy-listen-twice", "LEG-CMD-013", "LEG-PCP-020", behind=False)
 def listen_twice(script: Script) -> Script:
     return script.put(script.find(PostcopyListen), PostcopyListen())
 
@@ -151,13 +155,13 @@ def more_in_the_package(script: Script) -> Script:
     return script.put(package(script)[1], b"\x55" * 50)
 
 
-@row("postcopy-unknown-section-in-the-package", "LEG-SEC-013")
+@row("postcopy-unknown-section-in-the-package", "LEG-SEC-013", behind=False)
 def unknown_section(script: Script) -> Script:
     section = SectionFull(section_id=77, idstr="zzz", instance_id=0, version_id=1)
     return script.put(script.find(PostcopyListen) + 1, section)
 
 
-@row("postcopy-footer-wrong-in-the-package", "LEG-SEC-021")
+@row("postcopy-footer-wrong-in-the-package", "LEG-SEC-021", behind=False)
 def footer_in_the_package(script: Script) -> Script:
     place = script.find(SectionFooter, start=package(script)[0])
     return script.change(place, section_id=999)
@@ -169,7 +173,7 @@ def _size(script: Script, by: int) -> Script:
     return script.write(place, Packaged(size_of_package=size).encode())
 
 
-@row("postcopy-size-one-too-small", "LEG-PCP-023")
+@row("postcopy-size-one-too-small", "LEG-PCP-023", behind=False)
 def too_small(script: Script) -> Script:
     return _size(script, -1)
 
@@ -179,13 +183,13 @@ def too_large(script: Script) -> Script:
     return _size(script, 1)
 
 
-@row("postcopy-without-discard", "LEG-PCP-010", "LEG-CMD-015")
+@row("postcopy-without-discard", "LEG-PCP-010", "LEG-CMD-015", behind=False)
 def no_discard(script: Script) -> Script:
     first = script.find(PostcopyRamDiscard)
     return script.drop(first, script.find(PostcopyRamDiscard, -1) + 1)
 
 
-@row("postcopy-without-advise", "LEG-PCP-001", "LEG-CMD-012")
+@row("postcopy-without-advise", "LEG-PCP-001", "LEG-CMD-012", behind=False)
 def no_advise(script: Script) -> Script:
     return script.drop(script.find(PostcopyAdvise))
 

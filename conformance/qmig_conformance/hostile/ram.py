@@ -342,10 +342,10 @@ def cut_in_a_word(script: Script) -> bytes:
 
 @row("truncated-inside-ram-pages", "LEG-RAM-031")
 def cut_in_a_page(script: Script) -> bytes:
-    return script.before(*_in_a_page(script))
+    return script.before(*in_a_page(script))
 
 
-def _in_a_page(script: Script) -> tuple[int, int]:
+def in_a_page(script: Script) -> tuple[int, int]:
     """A place inside the content of a page."""
     for place in script.places(RamPages):
         if script.record(place).normal:

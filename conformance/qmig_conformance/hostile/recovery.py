@@ -47,7 +47,7 @@ class Broken:
         block = self.script.record(place).block
         script = self.script.single(place)
         first = script.record(place)
-        return script.change(place, word=first.word & ~RamFlag.CONTINUE, block=block)
+        return script.change(place, word=first.word & ~int(RamFlag.CONTINUE), block=block)
 
 
 def bitmap(block: str) -> bytes:

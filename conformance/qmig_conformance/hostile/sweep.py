@@ -21,13 +21,15 @@ from qmig.legacy import mappedram as mapped
 from qmig.legacy import multifd as mfd
 from qmig.legacy import ram
 from qmig.legacy import sections as sec
+from qmig.testing.scenario import Scenario
 from qmig.testing.variants import variant, variant_names
 from qmig_conformance.hostile import disks, postcopy
 from qmig_conformance.hostile import families as fam
 from qmig_conformance.hostile import ram as rows
 from qmig_conformance.hostile.families import Cut, Family
+from qmig_conformance.hostile.judged import FIELDS, PAUSED, SUCCEED, WAITS, Held, refused
 from qmig_conformance.hostile.script import Absent, Script
-from qmig_conformance.play import Good, Play
+from qmig_conformance.play import REFUSED, Good, Play
 
 #: makes the script ready and says where in it the record stands
 Locate = Callable[[Script], tuple[Script, int]]
@@ -55,8 +57,27 @@ class Item:
     #: ``field.what``, or the name of an order or a cut
     name: str
     make: Callable[[Script, int], Made]
-    #: the connection ends before the stream does, and is closed then
-    cut: bool = False
+
+    @property
+    def settings(self) -> Scenario:
+        """Of the good stream."""
+        return self.subject.family.settings
+
+    @property
+    def title(self) -> str:
+        """In words."""
+        return f"{self.subject.kind.__name__} ({self.subject.name}): {self.name}"
+
+    @property
+    def versions(self) -> tuple[str, str]:
+        """First and last version that can be asked; the last is empty where there is none."""
+        family = self.subject.family
+        return self.subject.since or family.since, family.until
+
+    @property
+    def verdict(self) -> Held:
+        """What its outcome is held to."""
+        return held(self)
 
     @property
     def id(self) -> str:
@@ -147,6 +168,7 @@ SECTION_ORDERS: Final[Mapping[str, Callable[[Script, int], Made]]] = {
     "section-swapped": _section(_next_section),
     "section-early": _section(lambda script, start, stop: script.move(start, stop, 1)),
 }
+#: name -> inside the record, the connection ends there
 CUTS: Final = {
     f"cut-{where}-{how}": (where == "inside", how == "closed")
     for where in ("before", "inside")
@@ -164,7 +186,39 @@ def items_of(subject: Subject) -> Iterator[Item]:
         for name, make in SECTION_ORDERS.items():
             yield Item(subject=subject, name=name, make=make)
     for name, (inside, end) in CUTS.items():
-        yield Item(subject=subject, name=name, make=_cut(inside, end), cut=end)
+        if end or subject.family is not fam.MAPPED:  # a file always ends
+            yield Item(subject=subject, name=name, make=_cut(inside, end))
+
+
+# -- what it is held to ----------------------------------------------------------------------------------
+
+
+def held(item: Item) -> Held:
+    """The statement, and what it allows."""
+    subject = item.subject
+    own = subject.kind.requirement
+    if item.name in CUTS:
+        return _held_cut(subject, CUTS[item.name][1], own)
+    statement = FIELDS.get((subject.kind.__name__, item.name.partition(".")[0]), "")
+    if statement and "behind" not in subject.name and subject.family is not fam.RECOVERY:
+        return refused(statement, own)
+    return Held(violates=(own,))
+
+
+def _held_cut(subject: Subject, end: bool, own: str) -> Held:
+    """A stream that ends early. Multifd and preempt channels: no statement says more than LEG-DST-165."""
+    family = subject.family
+    if family.name in {"multifd", "preempt"}:
+        return Held(violates=(own,))
+    if not end:
+        return Held("LEG-DST-003", WAITS, (own,))
+    if subject.kind is sec.VmDescription:
+        return Held("LEG-DST-040", SUCCEED, (own,))
+    if family.name == "recovery":  # 11.1 judges the new connection by its first bytes
+        return Held("LEG-DST-162", PAUSED | REFUSED if subject.kind is cmd.RecvBitmap else PAUSED, (own,))
+    if subject.name.endswith("behind"):
+        return Held("LEG-DST-148", PAUSED, (own,))
+    return refused("LEG-DST-038", own)
 
 
 # -- where records stand ---------------------------------------------------------------------------------

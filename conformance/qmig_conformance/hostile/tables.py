@@ -5,10 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from qmig_conformance.hostile import channels, disks, mapped_ram, postcopy, ram, recovery
+from qmig_conformance.hostile import (
+    channels,
+    commands,
+    disks,
+    header,
+    mapped_ram,
+    postcopy,
+    ram,
+    recovery,
+    sections,
+)
 from qmig_conformance.hostile.table import Row, Table
 
 TABLES: Final[tuple[Table, ...]] = (
+    header.TABLE,
+    sections.TABLE,
+    commands.TABLE,
     ram.TABLE,
     mapped_ram.TABLE,
     mapped_ram.PLAIN_TABLE,

@@ -1,0 +1,13 @@
+"""Connections that are missing, extra, early, late or silent: streams whose outcome is known, row by row."""
+
+from __future__ import annotations
+
+from qmig_conformance.hostile.cases import hold_row, rows_of
+from qmig_conformance.hostile.channels import CHANNELS, PLAIN
+from qmig_conformance.hostile.table import Row
+from qmig_conformance.play import Destination
+
+
+@rows_of(CHANNELS, PLAIN)
+def test_row(destination: Destination, row: Row) -> None:
+    hold_row(destination, row)
