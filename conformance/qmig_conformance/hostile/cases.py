@@ -40,8 +40,19 @@ def parametrized(argument: str, pairs: Iterable[tuple[Any, Case]]) -> Decorator:
 
 def hold_row(destination: Destination, row: Row) -> None:
     """Plays a row of the registry. Raises `Unmet`, `NotShown` or `Unsupported`."""
+    in_time(destination, row.entry.since, row.entry.until or "")
     seen = destination.play(made(row.make, destination, row.settings))
     expect.held(seen, row.entry, destination.version)
+
+
+def in_time(destination: Destination, since: str, until: str) -> None:
+    """Raises `NotShown` where the target's version has not got what is asked; both bounds are included."""
+    if not destination.version:
+        return
+    own = expect.release(destination.version)
+    if own < expect.release(since) or (until and own > expect.release(until)):
+        words = f"{since} to {until}" if until else f"{since} and later"
+        raise NotShown(f"a matter of {words}")
 
 
 def made(make: Callable[[Good], Play], destination: Destination, settings: Scenario) -> Play:
@@ -91,6 +102,7 @@ def case_of(item: Swept) -> Case:
 
 def hold_swept(destination: Destination, item: Swept) -> None:
     """Plays an item of a sweep. Raises `Unmet`, `NotShown` or `Unsupported`."""
+    in_time(destination, *item.versions)
     seen = destination.play(made(item.play, destination, item.settings))
     expect.robust(seen, item.verdict.outcomes)
     if item.verdict.outcomes and seen.outcome not in item.verdict.outcomes:
