@@ -89,6 +89,11 @@ def one_byte(script: Script) -> bytes:
     return b"Q"
 
 
+@row("1-byte-q-then-the-end", "LEG-HDR-001")
+def one_byte_closed(script: Script) -> bytes:
+    return b"Q"
+
+
 @row("4-bytes-qevm-then-silence", "LEG-HDR-002", end=False)
 def magic_alone(script: Script) -> bytes:
     return b"QEVM"

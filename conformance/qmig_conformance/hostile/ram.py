@@ -138,6 +138,13 @@ def beyond_its_maximum(script: Script) -> Script:
     return script.write(script.find(RamMemSize), mem_size(total_of(script) + more))
 
 
+@row("ram-resizable-block-of-2-64-1-bytes", "LEG-RAM-019", "LEG-RAM-012")
+def endless_block(script: Script) -> Script:
+    """The last entry, which is a table of the firmware's, is as long as a number can say."""
+    place = script.find(RamBlockEntry, -1)
+    return script.change(place, used_length=(1 << 64) - 1)
+
+
 @row("ram-total-smaller-than-the-blocks", "LEG-RAM-010", "LEG-RAM-012")
 def total_too_small(script: Script) -> Script:
     return script.write(script.find(RamMemSize), mem_size(total_of(script) - PAGE))
