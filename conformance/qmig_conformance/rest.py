@@ -11,7 +11,8 @@ Rule 3: threads that run the guest are left out; the guest is no part of the que
 process and us begins the count anew (`Watch.touch`).
 Rule 4: a monitor that has not answered when its process rests does not answer.
 Rule 5: a process may also turn in circles. Then it is counted how much it has computed since something passed
-last, in its own processor time, which a busy machine does not change (`SPIN`).
+last, in its own processor time, which a busy machine does not change (`SPIN`); or, where it sleeps for a
+moment in each round, how many times one of its threads was put to sleep (`NAPS`).
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ UNANSWERED = 12
 #: Nanoseconds of its own processor time in which a destination that does something would have done it: a
 #: whole good stream of 16 MiB takes a fiftieth of this.
 SPIN = 2_000_000_000
+#: Sleeps of one thread behind which what it waits for will not come: a good migration has a handful.
+NAPS = 1000
 
 
 class _Calls(NamedTuple):
@@ -65,6 +68,16 @@ class Thread(NamedTuple):
     def computed(self) -> int:
         """Processor time in nanoseconds."""
         return int(self.ran.split()[0])
+
+    @property
+    def turns(self) -> int:
+        """How often it got a processor."""
+        return int(self.ran.split()[2])
+
+    @property
+    def naps(self) -> bool:
+        """Whether it sleeps by itself, for a time of its own."""
+        return self.number_of_call in _CALLS.sleeps
 
     @property
     def sleeps(self) -> bool:
@@ -110,6 +123,7 @@ class Watch:
         self.without = frozenset(without)
         self._last: tuple[Thread, ...] | None = None
         self._first: dict[int, int] = {}  # processor time of each thread when something passed last
+        self._turns: dict[int, int] = {}  # turns of each thread that was seen to nap since
         #: looks in a row at which it rested
         self.quiet = 0
         #: it turns in circles
@@ -121,6 +135,7 @@ class Watch:
         self.spins = False
         self._last = None
         self._first.clear()
+        self._turns.clear()
 
     def look(self) -> bool:
         """Looks once; whether it rested since the look before."""
@@ -136,6 +151,8 @@ class Watch:
         for thread in now or ():
             spent = thread.computed - self._first.setdefault(thread.number, thread.computed)
             self.spins |= spent > SPIN
+            if thread.naps:
+                self.spins |= thread.turns - self._turns.setdefault(thread.number, thread.turns) > NAPS
         return rested
 
     async def until_quiet(self, looks: int = 1) -> None:
@@ -149,6 +166,9 @@ class Watch:
         """What was seen at the last look."""
         threads = self._last or ()
         if self.spins:
-            return f"it has computed for {SPIN / 1e9:g} s of processor time since anything passed"
+            return (
+                f"since anything passed it has computed for {SPIN / 1e9:g} s of processor time, or a thread"
+                f" has slept {NAPS} times"
+            )
         calls = sorted({str(thread.number_of_call) for thread in threads})
         return f"{len(threads)} threads asleep in system calls {', '.join(calls)}"

@@ -138,7 +138,7 @@ for _name, _item in {
     "advised-discard-unknown-block": discard(b"qc.ram", ranges=span(0, PAGE)),
     "advised-discard-range-beyond-the-block": discard(ranges=span(1 << 40, PAGE)),
     "advised-discard-unaligned-range": discard(ranges=span(1, 5)),
-    "discard-name-longer-than-the-payload": command(6, b"\0\xff" + BLOCK + b"\0" + span(0, PAGE)),
+    "discard-name-longer-than-the-payload": command(6, b"\0\x13" + b"A" * 19 + b"\0", 20),
 }.items():
     _broken = "LEG-PCP-011" if "range" in _name else "LEG-CMD-015"
     add(_name, [ADVISE, _item], _broken, "LEG-PCP-010", postcopy=True)

@@ -128,9 +128,11 @@ def _preempt(good: Good, script: Script, cut: Cut | None) -> Play:
     ]
     if data:
         steps.append(Send("preempt", data))
-    if cut is None or cut.end:
+    if cut is not None and cut.end:
         steps.append(End("preempt"))
-    steps += [Settle(), Send("main", rest), End("main")]
+    steps += [Settle(), Send("main", rest), Settle(), End("main")]
+    if cut is None:  # a channel that ends before main is a broken one
+        steps.append(End("preempt"))
     return Play(settings=good.settings, steps=tuple(steps))
 
 
