@@ -139,9 +139,9 @@ class Expectations:
     def _state(self, one: Expectation) -> str:
         if self._expired(one):
             return "expired"
-        if one.met:
-            return "used"
-        return "fixed" if one.passed and one.steady else "unmatched"
+        if one.met or (one.passed and not one.steady):
+            return "used"  # what does not always happen need not have happened
+        return "fixed" if one.passed else "unmatched"
 
 
 def load(paths: Iterable[Path], today: datetime.date) -> Expectations:
