@@ -51,7 +51,7 @@ CONTROLS: Final = {row.value for row in ROWS if row.entry.requirement == "LEG-DS
 CONNECTIONS: Final = {
     row.value
     for row in ROWS
-    if row.chapter in {"channels", "recovery"}
+    if row.chapter in {"channels", "recovery", "preempt"}
     or row.value
     in {
         "multifd-stream-without-its-channels-destination-has-multifd-off",

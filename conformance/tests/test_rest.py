@@ -55,6 +55,10 @@ def test_a_process_that_turns_in_circles_is_told(
     monkeypatch.setattr(rest, "SPIN", 50_000_000 if name == "SPIN" else 1 << 62)
     monkeypatch.setattr(rest, "NAPS", 50 if name == "NAPS" else 1 << 62)
     with python(code) as process:
+        threads = rest.look(process.pid)
+        assert threads is not None
+        if name == "NAPS" and not threads[0].call:
+            pytest.skip("this kernel does not show what a thread waits for")
         watch = Watch(process.pid)
         trio.run(watch.until_quiet, UNANSWERED)
         assert watch.spins

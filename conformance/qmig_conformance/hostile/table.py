@@ -71,11 +71,23 @@ class Table:
         self.settings = settings
         self.rows: list[Row] = []
 
-    def add(self, value: str, make: Callable[[Good], Play], *violates: str) -> None:
+    def add(
+        self,
+        value: str,
+        make: Callable[[Good], Play],
+        *violates: str,
+        profile: Profile = Profile.DEFAULT,
+    ) -> None:
         """One more row."""
-        self.rows.append(
-            Row(value=value, chapter=self.chapter, settings=self.settings, make=make, violates=violates)
+        row = Row(
+            value=value,
+            chapter=self.chapter,
+            settings=self.settings,
+            make=make,
+            violates=violates,
+            profile=profile,
         )
+        self.rows.append(row)
 
     def row(self, value: str, *violates: str) -> Callable[[Callable[[Good], Play]], Callable[[Good], Play]]:
         """Declares a function that makes the play of a row."""

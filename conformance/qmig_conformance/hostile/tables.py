@@ -12,6 +12,7 @@ from qmig_conformance.hostile import (
     header,
     mapped_ram,
     postcopy,
+    preempt,
     ram,
     recovery,
     sections,
@@ -30,6 +31,7 @@ TABLES: Final[tuple[Table, ...]] = (
     channels.PLAIN,
     postcopy.TABLE,
     recovery.TABLE,
+    preempt.TABLE,
     disks.BITMAPS,
     disks.DISKS,
 )
