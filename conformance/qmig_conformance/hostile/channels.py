@@ -9,10 +9,10 @@ from qmig.legacy.header import FileHeader
 from qmig.legacy.multifd import MultifdDeviceState, MultifdFlag, MultifdHello, MultifdPacket
 from qmig.testing.scenarios import scenario
 from qmig_conformance.hostile import ram
-from qmig_conformance.hostile.plays import Line, alone, together, with_capabilities
+from qmig_conformance.hostile.plays import HEAD, Line, alone, together, with_capabilities
 from qmig_conformance.hostile.script import Absent, Script
 from qmig_conformance.hostile.table import Table
-from qmig_conformance.play import Connect, End, Good, Play, Send
+from qmig_conformance.play import Connect, End, Good, Play, Send, Settle, Step
 
 #: two channels, no compression
 SETTINGS: Final = scenario("multifd-none-2")
@@ -370,6 +370,21 @@ def sync_missing(c: Channels) -> Lines:
 def sync_extra(c: Channels) -> Lines:
     script = c.script()
     return c.with_zero(script.put(len(script), script[_last_sync(script)].data))
+
+
+def _pages_first(good: Good) -> Play:
+    """Channel 0 leaves out its first SYNC, so that its pages are there before main said anything of RAM."""
+    c = Channels(good)
+    script = c.script()
+    early = script.drop(next(p for p in script.places(MultifdPacket) if script.record(p).is_sync)).data()
+    steps: list[Step] = [Connect(MAIN), Send(MAIN, c.main.data[:8])]
+    for name, data in (("multifd-0", early), ("multifd-1", c.one.data)):
+        steps += [Connect(name), Send(name, data[:HEAD])]
+    steps += [Send("multifd-0", early[HEAD:]), Settle(), Send(MAIN, c.main.data[8:])]
+    return Play(settings=good.settings, steps=(*steps, Send("multifd-1", c.one.data[HEAD:])))
+
+
+MULTIFD.add("multifd-pages-before-the-block-list", _pages_first, "LEG-MFD-056", "LEG-MFD-055")
 
 
 # -- device state -----------------------------------------------------------------------------------------
