@@ -10,7 +10,7 @@ import pytest
 from qmig.legacy import commands, header, sections
 from qmig.testing.scenario import Scenario
 from qmig_conformance.case import Level, NotShown, Profile, Unmet
-from qmig_conformance.hostile import cases, connections, families, sweep
+from qmig_conformance.hostile import cases, connections, families, judged, sweep
 from qmig_conformance.hostile.judged import Held
 from qmig_conformance.hostile.script import Absent
 from qmig_conformance.hostile.table import Row
@@ -144,7 +144,10 @@ class Easy:
     [
         ("main.footer.section-id.max", "LEG-DST-033", REFUSED),
         ("main.file-header.magic.zero", "LEG-DST-011", REFUSED),
-        ("main.page.word.bit-3", "LEG-DST-165", frozenset()),
+        ("main.page.word.bit-3", "LEG-DST-051", REFUSED),
+        ("main.page.data.long", "LEG-DST-165", frozenset()),
+        ("main.ping.value.max", "LEG-DST-070", {Outcome.SUCCEED}),
+        ("multifd-main.eos.word.bit-3", "LEG-DST-165", frozenset()),
         ("main.page.left-out", "LEG-DST-165", frozenset()),
         ("main.page.cut-inside-closed", "LEG-DST-038", REFUSED),
         ("main.page.cut-inside-open", "LEG-DST-003", {Outcome.WAITS}),
@@ -200,6 +203,24 @@ def test_every_kind_of_record_of_the_sweep_says_what_it_violates() -> None:
         assert one.subject.kind.requirement in one.verdict.violates
     kinds = {one.subject.kind for one in sweep.ITEMS}
     assert {header.FileHeader, sections.SectionFooter, commands.PostcopyRamDiscard} <= kinds
+
+
+def test_statements_about_fields_are_about_fields_that_there_are() -> None:
+    """And every one of them is asked for."""
+    kinds = {one.subject.kind.__name__: one.subject.kind for one in sweep.ITEMS}
+    for table in (judged.FIELDS, judged.IGNORED):
+        for kind, fields in table.items():
+            names = {row.name for row in kinds[kind].fields_layout()}
+            assert set(fields) <= names, kind
+            for name, statement in fields.items():
+                mine = [
+                    one
+                    for one in sweep.ITEMS
+                    if one.subject.kind.__name__ == kind
+                    and one.name.startswith(f"{name}.")
+                    and one.verdict.requirement == statement
+                ]
+                assert mine, (kind, name)
 
 
 def test_the_sample_is_chosen_by_the_id_alone() -> None:

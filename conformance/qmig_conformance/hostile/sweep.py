@@ -27,7 +27,7 @@ from qmig_conformance.hostile import disks, postcopy
 from qmig_conformance.hostile import families as fam
 from qmig_conformance.hostile import ram as rows
 from qmig_conformance.hostile.families import Cut, Family
-from qmig_conformance.hostile.judged import FIELDS, PAUSED, SUCCEED, WAITS, Held, refused
+from qmig_conformance.hostile.judged import PAUSED, SUCCEED, WAITS, Held, of_field, refused
 from qmig_conformance.hostile.script import Absent, Script
 from qmig_conformance.play import REFUSED, Good, Play
 
@@ -168,6 +168,8 @@ SECTION_ORDERS: Final[Mapping[str, Callable[[Script, int], Made]]] = {
     "section-swapped": _section(_next_section),
     "section-early": _section(lambda script, start, stop: script.move(start, stop, 1)),
 }
+#: families whose subjects are loaded before a guest runs, on a connection that a failed load ends
+LOADING: Final = frozenset({"main", "postcopy", "mapped-ram", "block"})
 #: name -> inside the record, the connection ends there
 CUTS: Final = {
     f"cut-{where}-{how}": (where == "inside", how == "closed")
@@ -199,10 +201,10 @@ def held(item: Item) -> Held:
     own = subject.kind.requirement
     if item.name in CUTS:
         return _held_cut(subject, CUTS[item.name][1], own)
-    statement = FIELDS.get((subject.kind.__name__, item.name.partition(".")[0]), "")
-    if statement and "behind" not in subject.name and subject.family is not fam.RECOVERY:
-        return refused(statement, own)
-    return Held(violates=(own,))
+    field = item.name.partition(".")[0]
+    if "behind" in subject.name or subject.family.name not in LOADING:
+        return Held(violates=(own,))
+    return of_field(subject.kind.__name__, field, own)
 
 
 def _held_cut(subject: Subject, end: bool, own: str) -> Held:
