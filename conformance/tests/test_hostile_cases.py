@@ -135,6 +135,10 @@ class Easy:
     def versions(self) -> tuple[str, str]:
         return self.like.versions
 
+    @property
+    def slow(self) -> bool:
+        return self.like.slow
+
     def play(self, good: Good) -> Play:
         return any_play(good)
 
@@ -221,6 +225,13 @@ def test_statements_about_fields_are_about_fields_that_there_are() -> None:
                     and one.verdict.requirement == statement
                 ]
                 assert mine, (kind, name)
+
+
+def test_what_takes_long_is_not_played_by_default() -> None:
+    """A disk's threads are waited for, so connections are left open at one record only."""
+    slow = [one for one in sweep.ITEMS if one.slow]
+    assert {one.subject.name for one in slow} == {"start", "data"}
+    assert all(cases.case_of(one).profile is Profile.FULL for one in slow)
 
 
 def test_the_sample_is_chosen_by_the_id_alone() -> None:

@@ -109,6 +109,11 @@ class Arranged:
         return self.family.since, self.family.until
 
     @property
+    def slow(self) -> bool:
+        """None of them takes long."""
+        return False
+
+    @property
     def verdict(self) -> Held:
         """No statement says more than LEG-DST-165."""
         return Held(violates=VIOLATES.get(self.name, ()))

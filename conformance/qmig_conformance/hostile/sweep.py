@@ -80,6 +80,11 @@ class Item:
         return held(self)
 
     @property
+    def slow(self) -> bool:
+        """Whether it takes too long to be played by default."""
+        return self.name.endswith("-open") and self.subject.family.name in OPEN_ENDS
+
+    @property
     def id(self) -> str:
         """Of the case."""
         return f"legacy.destination.sweep.{self.subject.family.name}.{self.subject.name}.{self.name}".replace(
@@ -168,6 +173,13 @@ SECTION_ORDERS: Final[Mapping[str, Callable[[Script, int], Made]]] = {
     "section-swapped": _section(_next_section),
     "section-early": _section(lambda script, start, stop: script.move(start, stop, 1)),
 }
+#: families -> subjects at which a connection is left open, where that is not at all of them: a file always
+#: ends, and a destination with a disk rests only when its pool of threads is gone, 10 s later
+OPEN_ENDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "mapped-ram": (),
+    "dirty-bitmap": ("start",),
+    "block": ("data",),
+}
 #: families whose subjects are loaded before a guest runs, on a connection that a failed load ends
 LOADING: Final = frozenset({"main", "postcopy", "mapped-ram", "block"})
 #: name -> inside the record, the connection ends there
@@ -188,7 +200,7 @@ def items_of(subject: Subject) -> Iterator[Item]:
         for name, make in SECTION_ORDERS.items():
             yield Item(subject=subject, name=name, make=make)
     for name, (inside, end) in CUTS.items():
-        if end or subject.family is not fam.MAPPED:  # a file always ends
+        if end or subject.name in OPEN_ENDS.get(subject.family.name, (subject.name,)):
             yield Item(subject=subject, name=name, make=_cut(inside, end))
 
 
