@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qmig_conformance.report.formats import write_junit, write_markdown, write_tap
+from qmig_conformance.report.html import write_html
 from qmig_conformance.report.model import Report, to_document, write
 
 __all__ = ["write_all"]
@@ -18,4 +19,6 @@ def write_all(report: Report, folder: Path) -> list[Path]:
     write_junit(report, folder / "junit.xml")
     write_tap(report, folder / "report.tap")
     write_markdown(report, folder / "report.md")
-    return [folder / name for name in ("junit.xml", "report.tap", "report.md", "report.json")]
+    write_html(document, folder / "report.html")
+    names = ("junit.xml", "report.tap", "report.md", "report.json", "report.html")
+    return [folder / name for name in names]
