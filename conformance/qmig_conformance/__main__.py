@@ -17,6 +17,7 @@ from qmig_conformance import expectations, target
 from qmig_conformance.case import Profile, Role
 from qmig_conformance.controller import Controller
 from qmig_conformance.options import Options
+from qmig_conformance.repeat import repeat
 from qmig_conformance.report import write_all
 from qmig_conformance.report.model import merged, read
 from qmig_conformance.report.terminal import print_summary
@@ -26,11 +27,12 @@ BASE = Path(__file__).parent
 USAGE, ENVIRONMENT = 4, 3
 EPILOG = """\
 run judges builds as source and as destination: it migrates them into this program and into a file, checks
-everything they send, compares the rebuilt memory with the guest's; and it gives them good, wrong and hostile
-streams and looks at what becomes of them. It prints a summary and writes reports. Without --qemu: the newest
-of `qmig builds list`, else QEMU in PATH, else one is fetched into the cache; where none can be had it says so
-and judges the recordings that come with qmig. Exit status: 0 everything required is met, 1 something is not,
-2 wrong usage, 3 environment, 130 cancelled.
+everything they send, compares the rebuilt memory with the guest's; and it gives them good, wrong and
+hostile streams and looks at what becomes of them. It prints a summary and writes reports; the one to look
+at is report.html. repeat plays one row again: 0 the outcome is the same, 1 it is another. Without --qemu:
+the newest of `qmig builds list`, else QEMU in PATH, else one is fetched into the cache; where none can be
+had it says so and judges the recordings that come with qmig. Exit status: 0 everything required is met, 1
+something is not, 2 wrong usage, 3 environment, 130 cancelled.
 """
 
 
@@ -58,6 +60,10 @@ def parser() -> argparse.ArgumentParser:
             "--select", metavar="PREFIX", default="", help="cases whose id or statement begins so"
         )
     run.add_argument("--profile", choices=list(Profile), default=Profile.DEFAULT, help="default: default")
+    again = commands.add_parser("repeat", help="one play again, from its artefacts")
+    again.add_argument("folder", metavar="FOLDER", type=Path, help="artefacts of a row of a destination")
+    again.add_argument("--qemu", metavar="BIN", type=Path, help="default: the build it was played on")
+    again.add_argument("--keep", metavar="DIR", type=Path, help="write artefacts of this play")
     reports = commands.add_parser("report", help="work with reports")
     ways = reports.add_subparsers(dest="way", required=True)
     merge = ways.add_parser("merge", help="shards, or runs on several builds, into one report")
@@ -86,11 +92,16 @@ def _shard(text: str) -> tuple[int, int]:
 
 def main(arguments: list[str]) -> int:
     """Runs a command; returns an exit code of pytest's."""
-    given = parser().parse_args(arguments)
+    try:
+        given = parser().parse_args(arguments)
+    except SystemExit as ended:  # argparse's 2 would be taken for pytest's "interrupted"
+        return USAGE if ended.code else 0
     command = ["qmig", "conformance", *arguments]
     try:
         if given.command == "report":
             return _report(given, command)
+        if given.command == "repeat":
+            return 0 if repeat(given.folder, given.qemu, given.keep) else 1
         if given.command == "list":
             return _play(Options(command=command, select=given.select, list_only=True), 1, [])
         targets = target.choose(given.qemu, recordings_only=given.recordings_only)

@@ -81,6 +81,14 @@ def load(folder: Path) -> tuple[Play, str]:
     return play, document["seen"]["outcome"]
 
 
+def binary(folder: Path) -> Path:
+    """The build that it was played on. Raises OSError, KeyError, ValueError as `load` does."""
+    argv = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["argv"]
+    if not argv:
+        raise ValueError("no build is named")
+    return Path(argv[0])
+
+
 def _step(step: Step, sent: dict[str, bytearray]) -> dict[str, Any]:
     entry: dict[str, Any] = {"step": type(step).__name__.lower()}
     match step:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import time
 import traceback
 import zlib
@@ -28,6 +29,8 @@ from qmig_conformance.report.model import Row, case_values
 from qmig_conformance.rig import Rig
 
 PROPERTY: Final = "qmig-row"
+#: characters kept of what a build said
+WORDS: Final = 4000
 #: so many groups are made of the hostile streams of one chapter
 PIECES: Final = 4
 
@@ -114,7 +117,6 @@ class Suite:
     def _row(self, item: pytest.Function, error: Exception | None, seconds: float) -> Row:
         declared = case_of(item)
         verdict = verdict_of(error, declared.level)
-        told = verdict not in {Verdict.UNSUPPORTED, Verdict.INFORMATIONAL}
         recording = recording_of(item)
         row = Row(
             case=declared.id,
@@ -127,9 +129,10 @@ class Suite:
             actual=error.actual if isinstance(error, Unmet) else _one_line(error),
             detail="".join(traceback.format_exception(error)) if verdict is Verdict.ERROR else "",
             artefacts=self._beside(recording.artefacts) if recording else "",
-            repeat=f"qmig verify {recording.artefacts}" if recording and told else "",
             seconds=round(seconds, 4),
         )
+        if recording is not None and verdict not in {Verdict.UNSUPPORTED, Verdict.INFORMATIONAL}:
+            return _recorded(row, recording)
         rig = self._rig
         return self._played(row, rig) if rig is not None and rig.seen is not None else row
 
@@ -143,15 +146,26 @@ class Suite:
             outcome=str(rig.seen.outcome),
             sent=transcripts.to_destination,
             received=transcripts.to_source,
-            stderr=rig.seen.words[-4000:],
+            stderr=rig.seen.words[-WORDS:],
             actual=row.actual or rig.seen.evidence,
             artefacts=self._beside(artefacts) if artefacts else "",
-            repeat=f"qmig conformance repeat {artefacts}" if artefacts else "",
+            repeat=shlex.join(["qmig", "conformance", "repeat", str(artefacts)]) if artefacts else "",
         )
 
     def _beside(self, folder: Path) -> str:
         """Its path from the report on."""
         return folder.relative_to(self.options.report).as_posix()
+
+
+def _recorded(row: Row, recording: Recording) -> Row:
+    transcripts = recording.transcripts
+    return dataclasses.replace(
+        row,
+        sent=transcripts.to_destination,
+        received=transcripts.to_source,
+        stderr=recording.words[-WORDS:],
+        repeat=shlex.join(["qmig", "verify", str(recording.main)]),
+    )
 
 
 def _destination(judged: Judged) -> Destination:

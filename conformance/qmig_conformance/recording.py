@@ -20,6 +20,7 @@ from qmig.testing.scenario import Scenario
 from qmig_conformance import capture
 from qmig_conformance.judge import Judgement, judge
 from qmig_conformance.options import Judged
+from qmig_conformance.report.transcript import Transcripts, transcripts_of_folder
 from qmig_conformance.scenarios import SCENARIOS
 from qmig_conformance.target import say
 
@@ -41,6 +42,7 @@ class Recording:
         self.target = target
         self.folder = folder
         self.artefacts = folder
+        self.main = folder / "main.bin"
         self._scenario = scenario
         self._qemu = qemu
         self._vector = vector
@@ -71,6 +73,18 @@ class Recording:
         self._need()
         meta: Mapping[str, Any] = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
         return meta
+
+    @functools.cached_property
+    def transcripts(self) -> Transcripts:
+        """What went over its channels; empty where there is no recording."""
+        return Transcripts("", "") if self._problem is not None else transcripts_of_folder(self.folder)
+
+    @property
+    def words(self) -> str:
+        """What QEMU said."""
+        if self._problem is not None:
+            return ""
+        return str(self.meta.get("outcome", {}).get("source", {}).get("stderr", ""))
 
     @property
     def judgement(self) -> Judgement:

@@ -118,7 +118,7 @@ def test_matrix_of_cases_and_targets(browser: Browser) -> None:
     line = '#matrix tr[data-case="1"]'
     assert browser.js("document.querySelector(arguments[0]).innerText", line).count("pass") == 3
     assert browser.texts(f"{line} .cell .label") == ["pass", "pass", "pass", "fail"]
-    assert browser.texts(".targets tbody tr:last-child td:not(.wide)") == ["2", "1", "0", "0", "2", "5"]
+    assert browser.texts(".targets tbody tr:last-child td:not(.wide)") == ["2", "1", "0", "0", "2", "1", "6"]
     assert "1/2" in browser.texts("#matrix .many")
 
 
@@ -184,7 +184,7 @@ def test_a_cell_opens_what_is_known_of_its_row(browser: Browser) -> None:
     ):
         assert part in shown
     assert browser.js("document.querySelector('.files a').getAttribute('href')") == "./new/length/"
-    assert browser.text(".line.bad") == "0x00000008  !! too long [LEG-RAM-010]"
+    assert browser.text(".line.bad") == "0x0000000b  !! too long [LEG-RAM-010]"
     assert browser.text("#matrix tr.open .case .title") == "what block-too-long is about"
     browser.open(f"#{MAGIC}")
     assert "the input breaks LEG-HDR-001" in browser.text("#detail")
@@ -197,7 +197,13 @@ def test_texts_are_compared_with_another_build(browser: Browser) -> None:
     browser.click("#detail .select option[value='10.0']")
     gone = [f"- 0x00000000  machine {OLD}", "- RpShut value=1", f"- {OLD}: Size too large"]
     assert browser.texts(".line.gone") == gone
-    assert browser.texts(".line.new") == [f"+ 0x00000000  machine {NEW}", f"+ {NEW}: Size too large"]
+    new = [f"+ 0x00000000  machine {NEW}", f"+ {NEW}: Size too large"]
+    assert browser.texts(".line.new") == new
+    assert "0x0000000b  !! too long" in browser.text("pre.diff"), "a place that differs is no difference"
+    browser.press("d")
+    assert browser.texts(".line.new") == []
+    browser.press("d")
+    assert browser.texts(".line.new") == new
 
 
 def test_the_command_is_copied(browser: Browser) -> None:
@@ -280,10 +286,13 @@ def test_requirements(browser: Browser) -> None:
 
 def test_expectations(browser: Browser) -> None:
     browser.open("#/expectations")
-    assert browser.texts("#expectations tbody .state") == ["used", "unmatched", "expired"]
+    assert browser.texts("#expectations tbody .state") == ["expired", "unmatched", "used"]
     assert browser.texts("#expectations .mini") == ["7.2 w"]
     links = "[...document.querySelectorAll('#expectations a:not(.mini)')].map((a) => a.getAttribute('href'))"
-    assert browser.js(links) == ["https://example.org/1", "#/requirements/LEG-DST-050"]
+    assert browser.js(links) == ["#/requirements/LEG-DST-050", "https://example.org/1"]
+    browser.click("#view-expectations input")
+    browser.press("LEGACY.used")
+    assert browser.texts("#expectations tbody tr:not([hidden]) .state") == ["used"]
     browser.click("#expectations .mini")
     browser.until_open(FLAG)
     assert "until 2027-01-01" in browser.text("#detail .box")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,26 @@ def test_the_report_obeys_its_schema(judged: tuple[subprocess.CompletedProcess[s
     jsonschema.Draft202012Validator(schema).validate(json.loads((judged[1] / "report.json").read_text()))
 
 
+def test_rows_of_a_recording_have_what_went_over_the_wire(
+    judged: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    _, folder = judged
+    rows = [
+        row for row in json.loads((folder / "report.json").read_text())["rows"] if row["verdict"] == "pass"
+    ]
+    assert {bool(row["sent"]) for row in rows} == {True}
+    assert "RpPong" in next(row["received"] for row in rows if row["variant"] == "10.0-return-path")
+    tool, command, main = shlex.split(rows[0]["repeat"])
+    assert (tool, command) == ("qmig", "verify")
+    assert Path(main).is_file()
+
+
+def test_the_page_is_named_last(judged: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    done, folder = judged
+    assert done.stdout.split("\n")[-2] == f"report: {folder / 'report.html'}"
+    assert (folder / "report.html").stat().st_size > 100_000
+
+
 def test_junit_says_the_same(judged: tuple[subprocess.CompletedProcess[str], Path]) -> None:
     folder = judged[1]
     rows = json.loads((folder / "report.json").read_text())["rows"]
@@ -88,7 +109,10 @@ def test_list_names_every_rule_once() -> None:
 
 @pytest.mark.parametrize("arguments", [(), ("judge",), ("run", "--bogus")])
 def test_wrong_usage(arguments: tuple[str, ...]) -> None:
-    assert run(*arguments).returncode == 2
+    """4 is pytest's code for it; its 2 would be an interruption, and 130 for the user."""
+    assert run(*arguments).returncode == 4
+    command = [sys.executable, "-P", "-m", "qmig", "conformance", *arguments]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 2
 
 
 def test_a_qemu_that_is_none_is_an_environment_problem(tmp_path: Path) -> None:

@@ -61,7 +61,9 @@ def length_row(name: str) -> Row:
         "stderr": f"{name}: Size too large",
         "repeat": f"qmig conformance repeat report/{name}/x",
     }
-    sent = f"steps: connect main\n0x00000000  machine {name}\n0x00000008  !! too long [LEG-RAM-010]"
+    sent = "\n".join([
+        "steps: connect main", f"0x00000000  machine {name}", f"{len(name):#010x}  !! too long [LEG-RAM-010]",
+    ])  # fmt: skip
     if name != NEW:
         return row(LENGTH, name, outcome="fail-dest-quit-err", sent=sent, received="RpShut value=1", **common)
     return row(
@@ -84,6 +86,7 @@ def hostile() -> dict[str, Any]:
         *(row(MAGIC, name, outcome="fail-dest-quit-err") for name in NAMES),
         *map(length_row, NAMES),
         row(FLAG, NAMES[1], Verdict.WAIVED, waiver=1, artefacts="../../etc", **dict.fromkeys(texts, HOSTILE)),
+        row(FLAG, NEW, Verdict.INFORMATIONAL, actual="no such flag there"),
         row(ORDER, OLD, variant="plain"),
         row(ORDER, OLD, Verdict.NON_STRICT, variant="multifd"),
     ]

@@ -12,6 +12,9 @@ const GLYPHS = {
 const LABELS = { "unexpected-pass": "unexpected", informational: "not shown" };
 const labelOf = (verdict) => LABELS[verdict] ?? verdict;
 
+// verdicts that say nothing of what a build does
+const SILENT = new Set(["none", "unsupported", "informational"]);
+
 // verdict -> how bad; 0 is the worst
 const SEVERITY = new Map(RAW.verdicts.map((verdict, index) => [verdict, index]));
 const severity = (verdict) => SEVERITY.get(verdict) ?? SEVERITY.size;
@@ -38,7 +41,7 @@ for (const declared of CASES) {
     rows, worst: worstOf(rows), passed: rows.filter((row) => row.verdict === "pass").length,
   }));
   declared.all = declared.rows.flat();
-  declared.differs = new Set(declared.cells.filter((cell) => cell.rows.length).map((cell) => cell.worst)).size > 1;
+  declared.differs = new Set(declared.cells.map((cell) => cell.worst).filter((verdict) => !SILENT.has(verdict))).size > 1;
   declared.words = [declared.id, declared.title, ...declared.requirements, declared.chapter,
     ...new Set(declared.all.map((row) => `${row.variant} ${row.outcome} ${row.actual}`))].join("\n").toLowerCase();
 }

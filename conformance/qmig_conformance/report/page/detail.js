@@ -40,6 +40,18 @@ function markOpen() {
   cell.closest("tr").scrollIntoView({ block: "nearest" });
 }
 
+// Texts next to those of the nearest build with another verdict, or no longer.
+function compare() {
+  if (!opened) return;
+  const others = siblings(opened).filter((other) => other !== opened && other.verdict !== opened.verdict && !SILENT.has(other.verdict));
+  const far = (other) => Math.abs(other.target.index - opened.target.index);
+  const nearest = others.sort((one, other) => far(one) - far(other))[0] ?? siblings(opened).find((other) => other !== opened);
+  if (!nearest) return say("no other build has this case");
+  compared = compared ? null : nearest.target.key;
+  drawDetail();
+  say(compared ? `differences to ${nearest.target.name}` : "no differences shown");
+}
+
 // The next case, in the page's order, that has a row of the same target; `bad`: one that is no pass.
 function step(by, bad) {
   if (!opened) return;
@@ -150,11 +162,13 @@ function texts(title, row, name) {
     [one.target.key, `${one.target.short} ${GLYPHS[one.verdict]}`])], compared ?? "", (key) => { compared = key || null; drawDetail(); }) : null;
   const text = row[name];
   let shown;
-  if (other && other[name] !== text) shown = block(text, other[name]);
+  const lines = other ? difference(other[name], text) : [];
+  const same = lines.every(([mark]) => mark === " ");
+  if (!same) shown = marked(lines);
   else shown = text ? block(text) : el("p", { class: "dim" }, "nothing");
   return el("section", { class: "part" },
     el("div", { class: "part-bar" }, el("h3", { class: "grow" }, title),
-      other && other[name] === text && el("span", { class: "dim" }, "no difference"), choice, text && copyButton(() => text, "text")),
+      other && same && el("span", { class: "dim" }, "no difference"), choice, text && copyButton(() => text, "text")),
     shown);
 }
 

@@ -1,19 +1,24 @@
 // Lines of two texts side by side in one: what both have, what only one has.
 
+// What differs between builds in any stream: places, sizes, and the version in a machine's name.
+const PLACES = /0x[0-9a-f]{8}(?=  )|(?<=up to |read to |^steps: .*)0x[0-9a-f]+|\d+(?= bytes, (all )?read)/g;
+const sameBut = (line) => line.replace(PLACES, "#").replace(/-\d+\.\d+\b/g, "");
+
 function difference(old, now) {
   const a = old ? old.split("\n") : [], b = now ? now.split("\n") : [];
   // longest common subsequence; texts here have some dozens of lines, and a longer one is cut
   const [n, m] = [Math.min(a.length, 400), Math.min(b.length, 400)];
+  const [plainA, plainB] = [a.map(sameBut), b.map(sameBut)];
   const length = Array.from({ length: n + 1 }, () => new Uint16Array(m + 1));
   for (let i = n - 1; i >= 0; i--) {
     for (let j = m - 1; j >= 0; j--) {
-      length[i][j] = a[i] === b[j] ? length[i + 1][j + 1] + 1 : Math.max(length[i + 1][j], length[i][j + 1]);
+      length[i][j] = plainA[i] === plainB[j] ? length[i + 1][j + 1] + 1 : Math.max(length[i + 1][j], length[i][j + 1]);
     }
   }
   const lines = [];
   let i = 0, j = 0;
   while (i < n && j < m) {
-    if (a[i] === b[j]) lines.push([" ", a[i++], j++]);
+    if (plainA[i] === plainB[j]) { lines.push([" ", b[j++]]); i++; }
     else if (length[i + 1][j] >= length[i][j + 1]) lines.push(["-", a[i++]]);
     else lines.push(["+", b[j++]]);
   }
@@ -31,12 +36,10 @@ function kindOf(line) {
   return /^[^ ]+: (differs from|cut at|nothing was sent|not connected|\d+ bytes (more|put in|left out))/.test(line) ? "said" : "";
 }
 
-// A text as lines; with `old`, those that differ are marked.
-function block(text, old = null) {
-  if (old === null || old === text) {
-    const lines = text.split("\n").map((line) => [kindOf(line), line]);
-    return el("pre", { tabindex: "0" }, lines.map(([kind, line]) => el("span", { class: `line ${kind}` }, `${line}\n`)));
-  }
-  return el("pre", { tabindex: "0", class: "diff" }, difference(old, text).map(([mark, line]) =>
-    el("span", { class: `line ${MARKS[mark]}` }, `${mark} ${line}\n`)));
-}
+// A text as lines, of which some stand out.
+const block = (text) => el("pre", { tabindex: "0" },
+  text.split("\n").map((line) => el("span", { class: `line ${kindOf(line)}` }, `${line}\n`)));
+
+// Lines of `difference`.
+const marked = (lines) => el("pre", { tabindex: "0", class: "diff" },
+  lines.map(([mark, line]) => el("span", { class: `line ${MARKS[mark]}` }, `${mark} ${line}\n`)));

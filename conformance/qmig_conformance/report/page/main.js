@@ -53,7 +53,7 @@ function buildTabs() {
 const KEYS_HELP = [
   ["/", "filter"], ["arrows", "from cell to cell"], ["Enter", "open a cell"], ["j k", "next case, case before, in the open build"],
   ["n p", "the same, passes left out"], ["[ ]", "the same case on the build before, on the next build"],
-  ["c", "copy the command that repeats the open row"], ["Esc", "close"], ["?", "this list"],
+  ["d", "differences to the nearest build with another verdict"], ["c", "copy the command that repeats the open row"], ["Esc", "close"], ["?", "this list"],
 ];
 
 function otherTarget(by) {
@@ -67,6 +67,7 @@ const ACTIONS = {
   "/": () => { show("matrix"); document.getElementById("search").focus(); },
   j: () => step(1), k: () => step(-1), n: () => step(1, true), p: () => step(-1, true),
   "[": () => otherTarget(-1), "]": () => otherTarget(1),
+  d: compare,
   c: () => opened?.repeat && copy(opened.repeat, "command"),
   "?": () => document.getElementById("help").showModal(),
   Escape: () => opened && leaveDetail(),

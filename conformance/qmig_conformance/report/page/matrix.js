@@ -190,7 +190,7 @@ function groupLine(name, cases) {
     el("td", { class: "side", colspan: "3" }),
     TARGETS.map((target) => {
       const cells = cases.map((declared) => declared.cells[target.index]).filter((cell) => cell.rows.length);
-      const passed = cells.filter((cell) => cell.passed === cell.rows.length).length;
+      const passed = cells.filter((cell) => cell.worst === "pass").length;
       return el("td", { class: "target sum" }, cells.length ? `${passed}/${cells.length}` : "");
     }));
 }

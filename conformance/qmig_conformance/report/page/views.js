@@ -84,12 +84,25 @@ function showRequirement(id) {
 
 // -- expectations ------------------------------------------------------------------------------------
 
+// what has to be looked at comes first
+const STATES = ["fixed", "expired", "unmatched", "used"];
+
 function buildExpectations(view) {
   if (!RAW.expectations.length) {
     view.append(el("p", { class: "empty" }, "No expectations were given to this run."));
     return;
   }
-  const lines = RAW.expectations.map((one) => {
+  const words = (one) => `${one.state} ${one.case} ${one.versions} ${one.message} ${one.reason} ${one.link}`.toLowerCase();
+  const search = el("input", {
+    type: "search", placeholder: "filter: case, reason, message, state", "aria-label": "Filter expectations", autocomplete: "off", spellcheck: "false",
+    oninput: (event) => {
+      const wanted = event.target.value.trim().toLowerCase().split(/\s+/);
+      all.forEach((one, at) => { lines[at].hidden = !wanted.every((word) => words(one).includes(word)); });
+    },
+  });
+  const states = [...counted(RAW.expectations.map((one) => one.state))].map(([state, count]) => `${count} ${state}`).join(", ");
+  const all = [...RAW.expectations].sort((one, other) => STATES.indexOf(one.state) - STATES.indexOf(other.state));
+  const lines = all.map((one) => {
     const rows = ROWS.filter((row) => row.waiver === one.number);
     return el("tr", { class: `state-${one.state}` },
       el("td", {}, el("span", { class: `badge state ${one.state}` }, one.state)),
@@ -98,6 +111,7 @@ function buildExpectations(view) {
       el("td", {}, one.expires || el("span", { class: "dim" }, "never")),
       el("td", {}, rows.slice(0, 30).map((row) => [link(linkTo(row), `${row.target.short} ${GLYPHS[row.verdict]}`, { class: `mini v-${row.verdict}` }), " "])));
   });
+  view.append(el("div", { class: "tools" }, el("div", { class: "search" }, search, el("span", { class: "dim" }, states))));
   view.append(el("div", { class: "scroll" }, el("table", { class: "plain", id: "expectations" },
     el("thead", {}, el("tr", {}, ["state", "case", "builds", "message", "reason", "expires", "rows"].map((text) => el("th", { scope: "col" }, text)))),
     el("tbody", {}, lines))));
