@@ -8,7 +8,7 @@ REPORT ?= report
 AROUND_CORE := */qmig/__main__.py,*/qmig/_nursery.py,*/qmig/qmp.py,*/qmig/builds/*,*/qmig/cli/*,*/qmig/peers/*,*/qmig/spec/*,*/qmig/testing/*
 
 .DEFAULT_GOAL := help
-.PHONY: help env test lint unit spec spec-check live soak conformance bench
+.PHONY: help env test lint unit spec spec-check live soak conformance flakes bench
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -45,6 +45,9 @@ soak: env ## 500 migrations in a row with a real QEMU, nothing left behind; writ
 
 conformance: env ## run the suite on a real QEMU, or on the recordings where none can be had
 	$(BIN)/qmig conformance run --report $(REPORT)
+
+flakes: env ## the suite 20 times on a loaded machine, verdicts compared; writes conformance/FLAKES.md (half an hour)
+	$(BIN)/python tools/flakes.py --record
 
 bench: env ## speed of walk, decode and extraction beside dd, cp and QEMU's own script (see bench/README.md)
 	$(BIN)/python bench/run.py $(BENCH_ARGS)

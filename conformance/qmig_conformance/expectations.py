@@ -88,12 +88,12 @@ class Expectations:
     """All that hold for a run on the day `today`."""
 
     def __init__(self, found: Sequence[Expectation], today: datetime.date) -> None:
-        self._all = found
+        self.entries = found
         self._today = today
 
     def judge(self, row: Row, target: Target) -> Row:
         """The row with the verdict that it has in their light."""
-        for one in self._all:
+        for one in self.entries:
             if not one.fits(row, target):
                 continue
             one.fitting += 1
@@ -129,7 +129,7 @@ class Expectations:
                 state=self._state(one),
                 rows=one.met,
             )
-            for one in self._all
+            for one in self.entries
             if one.fitting
         ]
 

@@ -61,12 +61,12 @@ def write_tap(report: Report, path: Path) -> None:
     for number, row in enumerate(report.rows, 1):
         bad = row.verdict in {Verdict.FAIL, Verdict.ERROR, Verdict.UNEXPECTED_PASS, Verdict.WAIVED}
         directive = {
-            Verdict.UNSUPPORTED: f" # SKIP {row.actual}",
-            Verdict.INFORMATIONAL: f" # SKIP {row.actual}",
-            Verdict.WAIVED: f" # TODO {row.actual}",
+            Verdict.UNSUPPORTED: f" # SKIP {_tap(row.actual)}",
+            Verdict.INFORMATIONAL: f" # SKIP {_tap(row.actual)}",
+            Verdict.WAIVED: f" # TODO {_tap(row.actual)}",
         }.get(row.verdict, "")
         name = f"{row.target}: {row.id}"
-        lines.append(f"{'not ok' if bad else 'ok'} {number} - {_tap(name)}{_one_line(directive)}")
+        lines.append(f"{'not ok' if bad else 'ok'} {number} - {_tap(name)}{directive}")
         if bad:
             lines += ["  ---", *(f"  {line}" for line in _yaml(report, row)), "  ..."]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
