@@ -15,7 +15,7 @@ ROOTS = {
 
 BASE = {"qmig.errors", "qmig.limits"}
 WIRE = {*BASE, "qmig._wire", "qmig._feed"}
-CORE = {*WIRE, "qmig._version", "qmig.legacy"}
+CORE = {*WIRE, "qmig._version", "qmig.legacy", "qmig._cbor", "qmig.handshake"}
 
 #: Layer -> layers of ours it may import (itself and the bare `qmig` package are always allowed).
 #: A module belongs to the layer with the longest matching name. A new package needs a row.
@@ -28,6 +28,8 @@ LAYERS: dict[str, set[str]] = {
     "qmig._wire": BASE,
     "qmig._feed": {*BASE, "qmig._wire"},
     "qmig.legacy": WIRE,
+    "qmig._cbor": BASE,
+    "qmig.handshake": {*WIRE, "qmig._cbor"},
     "qmig.spec": BASE,
     "qmig.testing": {*CORE, "qmig.spec"},
     "qmig.builds": BASE,
@@ -49,6 +51,7 @@ LAYERS: dict[str, set[str]] = {
 THIRD_PARTY: dict[str, set[str]] = {
     "construct": {"qmig._wire", "qmig.legacy"},  # in `construct()` of wire declarations
     "zstandard": {"qmig.legacy"},
+    "cbor2": {"qmig._cbor"},
     "click": {"qmig.cli"},
     "rich": {"qmig.cli", "qmig_conformance"},
     "trio": {"qmig._nursery", "qmig.qmp", "qmig.peers", "qmig.cli", "qmig_conformance"},
@@ -63,18 +66,26 @@ THIRD_PARTY: dict[str, set[str]] = {
 }
 
 #: Imports that cost start-up time stand inside functions, everywhere but in the commands' own process.
-LAZY = {"construct", "zstandard", "rich", "trio", "trio_asyncio", "qemu", "jsonschema"}
+LAZY = {"cbor2", "construct", "zstandard", "rich", "trio", "trio_asyncio", "qemu", "jsonschema"}
 #: Modules of ours that are all about a slow package. They are themselves imported where they are used.
 SLOW_OF_OURS = {"qmig.cli.progress"}
 EAGER_LAYERS = {"qmig._nursery", "qmig.qmp", "qmig.peers", "qmig_conformance"}
 
 #: The sans-I/O core sees no clock, socket, file, process, environment, log or randomness.
-SANS_IO = ("qmig._wire", "qmig._feed", "qmig.errors", "qmig.limits", "qmig.legacy")
+SANS_IO = (
+    "qmig._wire",
+    "qmig._feed",
+    "qmig.errors",
+    "qmig.limits",
+    "qmig.legacy",
+    "qmig._cbor",
+    "qmig.handshake",
+)
 CORE_STDLIB = {
     "__future__", "abc", "array", "bisect", "collections", "contextlib", "dataclasses", "enum", "functools",
     "heapq", "importlib", "io", "itertools", "json", "math", "operator", "re", "struct", "sys", "types",
     "typing", "uuid", "weakref",
-    "bz2", "lzma", "zlib",  # functions from bytes to bytes
+    "bz2", "hashlib", "hmac", "lzma", "zlib",  # functions from bytes to bytes
 }  # fmt: skip
 #: What the core may take from `sys`: facts, no streams and no arguments.
 CORE_SYS = {"byteorder", "intern", "maxsize"}

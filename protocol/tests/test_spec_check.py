@@ -14,6 +14,7 @@ import pytest
 from qmig.cli import main
 from qmig.errors import QmigError
 from qmig.spec import check as check_module
+from qmig.spec import trace
 from qmig.spec.check import check
 from qmig.spec.render import render, render_page
 from qmig.spec.vectors import load_file
@@ -310,3 +311,64 @@ def test_check_and_render_commands(
     assert main(["spec", "check"]) == 0
     monkeypatch.setattr("qmig.cli.spec.checkout", lambda: None)
     assert main(["spec", "render"]) == 2
+
+
+# -- protocol v2 ------------------------------------------------------------------------------------------
+
+B = "HS-" + "TST-001"
+
+
+@pytest.fixture
+def second(tree: Path) -> Path:
+    """With a chapter of v2, and what its statements answer."""
+    (tree / "spec/v2").mkdir()
+    (tree / "spec/v2/20-new.md").write_text(
+        f"# New\n\n**[{B}]** (both; MUST; R-02, S-1) Text.\n\n"
+        "<!-- generated: trace R --><!-- /generated -->\n\n"
+        "<!-- generated: states qmig.handshake.source_table:TABLE --><!-- /generated -->\n\n"
+        "<!-- generated: cddl qmig.handshake.cddl:bodies --><!-- /generated -->\n",
+        encoding="utf-8",
+    )
+    rows = {letter: range(1, most + 1) for letter, most in trace.NUMBERS.items()}
+    text = "".join(
+        f"[{letter}]\n" + "".join(f'{at} = "asks => gone"\n' for at in numbers)
+        for letter, numbers in rows.items()
+    )
+    (tree / "spec/v2/trace.toml").write_text(text.replace('2 = "asks => gone"', '2 = "asks"', 1))
+    render(tree / "spec", tree)
+    assert found(tree) == []
+    return tree
+
+
+def test_pages_of_v2_are_rendered(second: Path) -> None:
+    page = (second / "spec/v2/20-new.md").read_text(encoding="utf-8")
+    assert f"| R-02 | asks |  | [{B}](20-new.md) |" in page
+    assert "| R-03 | asks | gone |  |" in page
+    assert "    IDLE --> HELLO: START" in page
+    assert "| FLOW | end of control | `retry` | FLOW | reconnect |  |" in page
+    assert "  1: bstr .size 32, ; hash" in page
+    assert (second / "spec/v2/handshake.cddl").read_text(encoding="utf-8").startswith("; Messages of QEMU")
+    assert f"| [{B}](v2/20-new.md) | both | MUST |" in (second / "spec/CONFORMANCE.md").read_text(
+        encoding="utf-8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("spec/v2/trace.toml", '2 = "asks"', '2 = "asks => so"', "generated parts are stale"),
+        ("spec/v2/20-new.md", "R-02", "R-03", "R-2: neither a statement nor a reason"),
+        ("spec/v2/20-new.md", "S-1", "S-106", f"{B} answers S-106, which does not exist"),
+        ("spec/v2/trace.toml", '\n7 = "asks => gone"', "", "R-7 is missing"),
+        ("spec/v2/trace.toml", "[S]", '131 = "x"\n[S]', "R-131 does not exist"),
+        ("spec/v2/20-new.md", "MUST; R", "all; R", "level 'all' is none of"),
+        ("spec/v2/20-new.md", "IDLE --> HELLO", "IDLE --> END", "generated parts are stale"),
+        ("spec/v2/handshake.cddl", "hello", "hallo", "generated parts are stale"),
+    ],
+)
+def test_damage_to_v2_is_found(second: Path, name: str, old: str, new: str, message: str) -> None:
+    path = second / name
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    assert any(message in line for line in found(second)), found(second)

@@ -38,6 +38,34 @@ def test_head_may_run_over_a_line() -> None:
     assert (found.evidence, found.text) == ("observed", "Text.")
 
 
+HS = "HS-" + "TST-001"
+
+
+def of_v2(text: str) -> Requirement | Problem:
+    (found,) = statements(text, "v2/10-test.md")
+    return found
+
+
+@pytest.mark.parametrize("level", ["MUST", "SHOULD", "MAY"])
+def test_a_statement_of_v2_has_a_level(level: str) -> None:
+    assert of_v2(f"**[{HS}]** (both; {level}; R-01, A-02) Text.") == Requirement(
+        id=HS, side="both", versions="all", evidence="R-01, A-02", text="Text.", file="v2/10-test.md", line=1,
+        level=level,
+    )  # fmt: skip
+
+
+def test_a_withdrawn_statement_of_v2_needs_no_level() -> None:
+    found = of_v2(f"**[{HS}]** (withdrawn) Was wrong.")
+    assert isinstance(found, Requirement)
+    assert (found.side, found.level) == ("withdrawn", "")
+
+
+def test_levels_and_folders_are_checked() -> None:
+    assert "level 'all' is none of MUST, SHOULD, MAY" in str(of_v2(f"**[{HS}]** (both; all; x) Text."))
+    assert "belong to the chapters of v2" in str(of_v2(f"**[{A}]** (both; all; x) Text."))
+    assert "belong to the chapters of v2" in str(only(f"**[{HS}]** (both; MUST; x) Text."))
+
+
 @pytest.mark.parametrize(
     "versions",
     ["all", "5.2", "9.0+", "≤8.2", "5.2-8.2", "5.2–8.2", "machine ≤8.0", "5.2, machine 9.2+, 10.0-11.1"],

@@ -43,7 +43,7 @@ def show(prefix: str, as_json: bool) -> None:
 def _statement(requirement: Requirement, cited: Citations) -> str:
     r = requirement
     evidence = f"; {r.evidence}" if r.evidence else ""
-    lines = [f"{r.id}  ({r.side}; {r.versions}{evidence})  spec/{r.file}:{r.line}"]
+    lines = [f"{r.id}  ({r.side}; {r.level or r.versions}{evidence})  spec/{r.file}:{r.line}"]
     lines += textwrap.wrap(r.text, 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
     lines += [f"  {kind}: {', '.join(files)}" for kind, files in sorted(cited.get(r.id, {}).items())]
     return "\n".join(lines)

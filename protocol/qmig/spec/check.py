@@ -11,6 +11,7 @@ from typing import Any
 
 from qmig.errors import QmigError
 from qmig.spec import registry as reg
+from qmig.spec import trace
 from qmig.spec import vectors as vec
 from qmig.spec.ids import (
     WITHDRAWN,
@@ -39,6 +40,7 @@ def check(root: Path, checkout: Path | None) -> list[Problem]:
 
     Raises `QmigError` when jsonschema is not installed."""
     requirements, problems = read_requirements(root)
+    problems += trace.check(root)
     problems += _registries(root, requirements)
     problems += _vectors(root, requirements)
     if checkout is not None:

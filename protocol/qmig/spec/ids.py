@@ -1,7 +1,10 @@
 """Requirement statements and the places that cite them.
 
 A statement is a Markdown paragraph that begins ``**[LEG-RAM-nnn]** (source; all; invariant 38) Text``:
-its id, then side, versions and evidence, then one normative sentence or a few.
+its id, then side, versions and evidence, then one normative sentence or a few. In chapters of protocol v2
+(``**[HS-PRE-nnn]** (source; MUST; R-01) Text``) a level stands in place of the versions, and the evidence
+names what the statement answers: requirements (R-), statements of the origin thread (S-), amendments (A-),
+decisions (P-).
 """
 
 from __future__ import annotations
@@ -16,6 +19,10 @@ from pathlib import Path
 ID = re.compile(r"\b(?:LEG|HS)-[A-Z]{3}-[0-9]{3}\b")
 
 SIDES = ("source", "destination", "both", "reader")
+#: How strong a statement of v2 is (RFC 2119, RFC 8174). A MUST NOT is a MUST.
+LEVELS = ("MUST", "SHOULD", "MAY")
+#: Ids of v2 begin so; they live in the folder `v2`, all others elsewhere.
+V2 = "HS-"
 #: In place of the side: the id is kept, and never given to anything else.
 WITHDRAWN = "withdrawn"
 
@@ -50,13 +57,15 @@ class Requirement:
     id: str
     #: one of SIDES, or WITHDRAWN
     side: str
-    #: as written: "all", "9.0+", "machine ≤8.0" …
+    #: as written: "all", "9.0+", "machine ≤8.0" …; "all" in v2
     versions: str
     evidence: str
     text: str
     #: chapter file, relative to the spec's root, and the line of the statement
     file: str
     line: int
+    #: one of LEVELS in v2, else empty
+    level: str = ""
 
     @property
     def chapter(self) -> str:
@@ -129,8 +138,11 @@ def _statement(identifier: str, paragraph: str, name: str, line: int) -> Require
 
     if not ID.fullmatch(identifier):
         return bad("not an id; write AREA-CHP-nnn, such as LEG-RAM followed by three digits")
+    if identifier.startswith(V2) != name.startswith("v2/"):
+        return bad(f"ids of {V2[:-1]} belong to the chapters of v2, and no others do")
     if head is None:
         return bad("expected (side; versions; evidence) and the text")
+    level = ""
     parts = [" ".join(part.split()) for part in head["head"].split(";", 2)]
     text = " ".join(head["text"].split())
     if parts == [WITHDRAWN]:
@@ -140,10 +152,21 @@ def _statement(identifier: str, paragraph: str, name: str, line: int) -> Require
     side, versions, evidence = parts
     if side not in (*SIDES, WITHDRAWN):
         return bad(f"side {side!r} is none of {', '.join(SIDES)}")
-    if not _VERSIONS.fullmatch(versions):
+    if identifier.startswith(V2) and side != WITHDRAWN:
+        level, versions = versions, "all"
+        if level not in LEVELS:
+            return bad(f"level {level!r} is none of {', '.join(LEVELS)}")
+    elif not _VERSIONS.fullmatch(versions):
         return bad(f"versions {versions!r}: write all, 9.0, 9.0+, ≤8.2, 5.2-8.2, machine ≤8.0, with commas")
     return Requirement(
-        id=identifier, side=side, versions=versions, evidence=evidence, text=text, file=name, line=line
+        id=identifier,
+        side=side,
+        versions=versions,
+        evidence=evidence,
+        text=text,
+        file=name,
+        line=line,
+        level=level,
     )
 
 

@@ -4,6 +4,9 @@ A chapter marks where a part goes:
 
     <!-- generated: registry NAME -->…<!-- /generated -->
     <!-- generated: layout MODULE:RECORD -->…<!-- /generated -->
+    <!-- generated: cddl MODULE:FUNCTION -->…<!-- /generated -->     lines of the function
+    <!-- generated: states MODULE:TABLE -->…<!-- /generated -->     diagram and rows of a state table
+    <!-- generated: trace LETTER -->…<!-- /generated -->     what v2's statements answer (`qmig.spec.trace`)
 
 What stands between the marks is rewritten by `qmig spec render`; `qmig spec check` fails when it is stale.
 """
@@ -17,6 +20,7 @@ from typing import Any
 
 from qmig.errors import QmigError
 from qmig.spec import registry as reg
+from qmig.spec import trace
 from qmig.spec.ids import Citations, Problem, Requirement, chapters, read_citations, read_requirements
 
 _BLOCK = re.compile(
@@ -37,6 +41,10 @@ def outputs(root: Path, checkout: Path) -> Iterator[tuple[Path, str, str]]:
     for path in chapters(root):
         old = path.read_text(encoding="utf-8")
         yield path, old, render_page(root, old, path.name)
+    if (root / "v2").is_dir():
+        path = root / "v2" / "handshake.cddl"
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        yield path, old, reg.resolve("qmig.handshake.cddl:document")()
     path = root / "CONFORMANCE.md"
     old = path.read_text(encoding="utf-8") if path.exists() else ""
     yield path, old, conformance(root, checkout)
@@ -69,6 +77,12 @@ def render_page(root: Path, text: str, name: str) -> str:
                 lines = registry_table(reg.load_registry(root, found["what"]))
             case "layout":
                 lines = layout(found["what"])
+            case "cddl":
+                lines = reg.resolve(found["what"])()
+            case "states":
+                lines = states(found["what"])
+            case "trace":
+                lines = trace.table_of(root, found["what"])
             case kind:
                 raise QmigError(f"{name}: unknown generated block {kind!r}")
         return "\n".join([found["open"], *lines, found["close"]])
@@ -123,6 +137,29 @@ def layout(target: str) -> list[str]:
     shown = [[cell for cell, on in zip(line, show, strict=True) if on] for line in [heading, *body]]
     head = f"`{record.__name__}` ({record.requirement}). {title}"
     return [head, "", "```text", *diagram(rows), "```", "", *table(shown[0], shown[1:])]
+
+
+def states(target: str) -> list[str]:
+    """Diagram of a state table, and its rows."""
+    rows = reg.resolve(target).rows
+    drawn: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.next is not row.state:
+            drawn.setdefault((row.state.name, row.next.name), []).append(row.event.name)
+    arrows = [f"    {a} --> {b}: {', '.join(dict.fromkeys(events))}" for (a, b), events in drawn.items()]
+    heading = ["state", "event", "if", "next", "actions", "outcome"]
+    lines = [
+        [
+            row.state.name,
+            row.event.value,
+            ", ".join(f"`{fact}`" for fact in row.when),
+            row.next.name,
+            "; ".join(action.value for action in row.actions if action.value != "note"),
+            row.outcome and f"`{row.outcome}`",
+        ]
+        for row in rows
+    ]
+    return ["```mermaid", "stateDiagram-v2", *arrows, "```", "", *table(heading, lines)]
 
 
 def value_text(value: Any, size: str) -> str:
@@ -214,10 +251,20 @@ def conformance(root: Path, checkout: Path) -> str:
     ]
     for chapter, own in by_chapter(requirements).items():
         rows = [
-            [f"[{r.id}]({r.file})", r.side, r.versions, *(_names(cited, r.id, kind) for kind in kinds)]
+            [
+                f"[{r.id}]({r.file})",
+                r.side,
+                r.level or r.versions,
+                *(_names(cited, r.id, kind) for kind in kinds),
+            ]
             for r in own
         ]
-        lines += ["", f"## {chapter}", "", *table(["id", "side", "versions", *kinds], rows)]
+        lines += [
+            "",
+            f"## {chapter}",
+            "",
+            *table(["id", "side", "level" if own[0].level else "versions", *kinds], rows),
+        ]
     return "\n".join(lines) + "\n"
 
 
