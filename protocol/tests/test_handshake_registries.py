@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from qmig.handshake import limits, messages, transcript
-from qmig.handshake.codes import AbortCode, Level, Retry, Who
+from qmig.handshake.codes import USUAL, AbortCode, Level, Retry, Who
 from qmig.handshake.names import NAMES, Entry, Kind, Party, Result
 from qmig.testing import load_registry
 
@@ -81,7 +81,9 @@ def test_what_codes_say_of_who_and_retry_are_words() -> None:
     rows = load_registry("v2-abort-codes").entries
     assert {row.extra["who"] for row in rows} <= set(Who)
     assert {row.extra["retry"] for row in rows} <= set(Retry)
-    assert {row.value for row in rows} == set(AbortCode)
+    usual = {AbortCode(str(row.value)): (row.extra["who"], row.extra["retry"]) for row in rows}
+    assert usual == USUAL
+    assert set(USUAL) == set(AbortCode)
     assert {row.extra["level"] for row in load_registry("v2-rules").entries} <= set(Level)
 
 

@@ -357,6 +357,16 @@ def test_classes_that_differ_are_asked_for() -> None:
     assert ready().source.need is None
 
 
+def test_more_channels_than_d_binds() -> None:
+    """HS-NEG-024."""
+    pair = Pair(source(), destination(limits=messages.Limits(channels=2))).start()
+    assert pair.source.reason is not None
+    assert (pair.source.reason.code, pair.outcome("destination")) == ("resource", "listen")
+    assert (
+        Pair(source(), destination(limits=messages.Limits(channels=3))).start().source.state.value == "flow"
+    )
+
+
 def test_what_d_demands() -> None:
     """HS-NEG-007."""
     pair = Pair(

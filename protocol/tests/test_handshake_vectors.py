@@ -35,7 +35,7 @@ def test_they_are_what_the_tool_makes_now() -> None:
 
 
 def test_every_kind_of_result_and_message_is_there() -> None:
-    assert {vector.result for vector in VECTORS} >= {"valid", "invalid"}
+    assert {vector.result for vector in VECTORS} == {"valid", "invalid", "acceptable"}
     shown = {vector.id.partition("#")[2] for vector in VECTORS if vector.reader == "message"}
     assert {kind.cddl_name() for kind in messages.ALL} <= shown
     assert len(VECTORS) > 150
@@ -65,7 +65,7 @@ def test_items(vector: Vector) -> None:
 @pytest.mark.parametrize("vector", of("message"))
 def test_messages(vector: Vector) -> None:
     item = vector.data()
-    if vector.result == "valid":
+    if vector.result != "invalid":
         message = messages.decode(item)
         number, body = _cbor.decode(item)
         assert {"type": number, "body": diagnostic(body)} == vector.expect["decoding"]
@@ -96,7 +96,7 @@ def checker() -> Any:
 def test_the_cddl_says_the_same(vector: Vector, checker: Any) -> None:
     found = checker.validate(vector.data(), "message")
     name = vector.id.partition("#")[2]
-    assert found.valid is (vector.result == "valid" or name in UNSAID), found.errors
+    assert found.valid is (vector.result != "invalid" or name in UNSAID), found.errors
 
 
 # -- one direction of control -----------------------------------------------------------------------------

@@ -7,6 +7,8 @@ An unknown word of a peer is shown and treated as the registry says (HS-ERR-004)
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
+from typing import Final
 
 
 class AbortCode(enum.StrEnum):
@@ -67,6 +69,48 @@ class Retry(enum.StrEnum):
     SAME_HOST = "same-host"
     OTHER_HOST = "other-host"
     LATER = "later"
+
+
+#: who acts and whether trying again helps, if a sender knows nothing better (HS-ERR-004)
+USUAL: Final[Mapping[str, tuple[Who, Retry]]] = {
+    AbortCode.PEER_CLOSED_EARLY: (Who.MANAGER, Retry.LATER),
+    AbortCode.NOT_QMH: (Who.MANAGER, Retry.NEVER),
+    AbortCode.LEGACY_PEER: (Who.MANAGER, Retry.NEVER),
+    AbortCode.PEER_SPEAKS_TLS: (Who.MANAGER, Retry.NEVER),
+    AbortCode.TLS_REQUIRED: (Who.SOURCE_OPERATOR, Retry.NEVER),
+    AbortCode.TLS_FAILED: (Who.MANAGER, Retry.NEVER),
+    AbortCode.TRANSPORT_ONE_WAY: (Who.SOURCE_OPERATOR, Retry.NEVER),
+    AbortCode.TRANSPORT_NOT_TRANSPARENT: (Who.SOURCE_OPERATOR, Retry.NEVER),
+    AbortCode.VERSION_UNSUPPORTED: (Who.MANAGER, Retry.OTHER_HOST),
+    AbortCode.BAD_ENCODING: (Who.DEVELOPER, Retry.NEVER),
+    AbortCode.LIMIT_EXCEEDED: (Who.DEVELOPER, Retry.NEVER),
+    AbortCode.UNKNOWN_MESSAGE: (Who.DEVELOPER, Retry.NEVER),
+    AbortCode.UNEXPECTED_MESSAGE: (Who.DEVELOPER, Retry.NEVER),
+    AbortCode.SELECTION_MISMATCH: (Who.DEVELOPER, Retry.NEVER),
+    AbortCode.MISSING_REQUIRED: (Who.MANAGER, Retry.OTHER_HOST),
+    AbortCode.BAD_AGREED_SET: (Who.DEVELOPER, Retry.NEVER),
+    AbortCode.INCOMPATIBLE_MACHINE: (Who.DESTINATION_OPERATOR, Retry.OTHER_HOST),
+    AbortCode.BLOCKED: (Who.SOURCE_OPERATOR, Retry.LATER),
+    AbortCode.BAD_BINDING: (Who.DEVELOPER, Retry.SAME_HOST),
+    AbortCode.CHANNEL_MISSING: (Who.MANAGER, Retry.SAME_HOST),
+    AbortCode.CHANNEL_UNEXPECTED: (Who.DEVELOPER, Retry.NEVER),
+    AbortCode.TRANSCRIPT_MISMATCH: (Who.MANAGER, Retry.SAME_HOST),
+    AbortCode.DESTINATION_SPENT: (Who.DESTINATION_OPERATOR, Retry.LATER),
+    AbortCode.LOAD_FAILED: (Who.DESTINATION_OPERATOR, Retry.OTHER_HOST),
+    AbortCode.RESOURCE: (Who.MANAGER, Retry.LATER),
+    AbortCode.CANCELLED: (Who.MANAGER, Retry.LATER),
+    AbortCode.SESSION_UNKNOWN: (Who.MANAGER, Retry.NEVER),
+    AbortCode.RESUME_REFUSED: (Who.MANAGER, Retry.NEVER),
+    AbortCode.BUSY: (Who.MANAGER, Retry.LATER),
+    AbortCode.MACHINE_CHANGED: (Who.MANAGER, Retry.SAME_HOST),
+    AbortCode.TOO_LATE: (Who.MANAGER, Retry.NEVER),
+    AbortCode.NO_HOLD: (Who.DESTINATION_OPERATOR, Retry.LATER),
+    AbortCode.NOT_DEFERRED: (Who.DESTINATION_OPERATOR, Retry.LATER),
+    AbortCode.SETTINGS_FAILED: (Who.MANAGER, Retry.OTHER_HOST),
+    AbortCode.SOURCE_FAILED: (Who.SOURCE_OPERATOR, Retry.LATER),
+    AbortCode.CONTROL_LOST: (Who.MANAGER, Retry.LATER),
+    AbortCode.INTERNAL: (Who.DEVELOPER, Retry.LATER),
+}
 
 
 class Level(enum.StrEnum):

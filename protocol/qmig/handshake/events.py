@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 from qmig._cbor import Value
 from qmig.handshake import limits
-from qmig.handshake.codes import AbortCode, Level
+from qmig.handshake.codes import USUAL, AbortCode, Level
 from qmig.handshake.frames import DataFrame, WindowFrame
 from qmig.handshake.messages import Abort, Finding, Message
 
@@ -46,13 +46,14 @@ class Reason:
         return f"{self.code}{where}: {self.text}"
 
     def message(self) -> Abort:
-        """The ABORT that says it."""
+        """The ABORT that says it; who acts and whether to try again as usual, if nothing better is known."""
+        who, retry = USUAL.get(self.code, (None, None))
         return Abort(
             code=self.code,
             text=clip(self.text, limits.TEXT),
             path=clip(self.path, limits.PATH) if self.path else None,
-            who=self.who,
-            retry=self.retry,
+            who=self.who or who,
+            retry=self.retry or retry,
             findings=tuple(self.findings) or None,
             cause=tuple(clip(text, limits.TEXT) for text in self.cause[: limits.CAUSES]) or None,
             majors=tuple(self.majors) or None,

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Final
 from qmig.errors import LocalProtocolError
 from qmig.handshake import negotiate, policy, transcript
 from qmig.handshake.binding import Credentials, SourceBinding
-from qmig.handshake.codes import AbortCode, ByeOutcome, ChannelKind, Profile, Record, Retry
+from qmig.handshake.codes import AbortCode, ByeOutcome, ChannelKind, Profile, Record
 from qmig.handshake.control import Control, Incoming
 from qmig.handshake.description import inflated
 from qmig.handshake.events import Agreement, Do, Heard, PlanEntry, Reason, own
@@ -184,7 +184,7 @@ class Source(Machine[State, Event, Action]):
 
     def machine_changed(self, text: str) -> None:
         """Devices were added or removed since the machine was described."""
-        self._local(Event.MACHINE_CHANGED, own(AbortCode.MACHINE_CHANGED, text, retry=Retry.SAME_HOST.value))
+        self._local(Event.MACHINE_CHANGED, own(AbortCode.MACHINE_CHANGED, text))
 
     def qemu_at_switch(self) -> None:
         """Our QEMU waits at pre-switchover."""
@@ -307,6 +307,10 @@ class Source(Machine[State, Event, Action]):
             name: negotiate.why_off(answer.results[name]) for name in self.config.offers if name not in agreed
         }
         plan: tuple[PlanEntry, ...] = policy.plan_for(agreed)
+        most = self.peer.limits.channels if self.peer.limits else None
+        if most is not None and len(plan) > most and "channel.mux" not in agreed:
+            text = f"{len(plan)} channels are planned, the destination binds {most}"
+            return Event.ANSWER_BAD, own(AbortCode.RESOURCE, text)
         self.agreement = Agreement(agreed=agreed, off=off, plan=plan)
         self.need = answer.need
         self.facts |= policy.facts_of(agreed)

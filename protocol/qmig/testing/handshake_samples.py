@@ -230,3 +230,34 @@ BAD_MESSAGES: Final = (
         "HS-MSG-002",
     ),
 )
+
+
+#: what a later revision may say, and this one takes: name, comment, bytes
+LATER: Final = (
+    (
+        "answer-code-9",
+        "a result code that is not known, with two elements behind it",
+        _item(2, {1: 2, 2: {"x-colo": [9, 1, 2]}}),
+    ),
+    (
+        "abort-unknown-code",
+        "a code, a who and a retry that are not known",
+        _item(11, {1: "gravity", 2: "up", 4: "newton", 5: "moon"}),
+    ),
+    (
+        "verdict-unknown-level",
+        "a level and a rule that are not known",
+        _item(4, {1: "dire", 2: [{1: "Z99", 2: "dire"}], 4: bytes(32)}),
+    ),
+    (
+        "plan-four-elements",
+        "an entry of the plan with a fourth element",
+        _item(5, {1: {}, 2: [["main", 0, 0, "x"]], 4: bytes(32)}),
+    ),
+    ("bye-unknown-outcome", "an outcome that is not known", _item(13, {1: "evaporated"})),
+    (
+        "hello-unknown-class",
+        "a digest of a class that is not known",
+        _item(1, {1: [2], 2: SESSION, 3: NONCE, 8: {"karma": bytes(32)}}),
+    ),
+)

@@ -19,7 +19,7 @@ from qmig.handshake.frames import Flag, FrameHeader, Kind
 from qmig.handshake.messages import Finding, Offer
 from qmig.handshake.preamble import Preamble, Role
 from qmig.testing import handshake as hs
-from qmig.testing.handshake_samples import BAD_ITEMS, BAD_MESSAGES, GOOD_ITEMS, SAMPLES
+from qmig.testing.handshake_samples import BAD_ITEMS, BAD_MESSAGES, GOOD_ITEMS, LATER, SAMPLES
 
 SCHEMA: Final = "qmig/vectors/1"
 BASIS: Final = "the statements named; made by tools/v2_vectors.py, checked against cbor2 and handshake.cddl"
@@ -156,6 +156,10 @@ def _messages() -> Iterator[dict[str, Any]]:
             expect,
             ("unknown-message",),
         )
+    for name, comment, item in LATER:
+        number, body = _cbor.decode(item)
+        expect = {"decoding": {"type": number, "body": diagnostic(body)}}
+        yield _vector(name, comment, "message", {"main": item}, expect, ("later-revision",))
     for name, comment, item, code, requirement in BAD_MESSAGES:
         yield _vector(name, comment, "message", {"main": item}, _failed(code, 0, requirement, "message"))
 
