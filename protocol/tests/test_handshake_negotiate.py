@@ -67,6 +67,7 @@ CONFLICTS = st.lists(
 def test_what_d_answers_s_may_take_and_d_takes_back(
     both: tuple[dict[str, Offer], dict[str, Any]], theirs: list[frozenset[str]], ours: list[frozenset[str]]
 ) -> None:
+    """HS-NEG-002, HS-NEG-006, HS-NEG-015, HS-NEG-023."""
     offered, able = both
     results = answer(offered, able, theirs)
     assert set(results) == set(offered)

@@ -34,6 +34,7 @@ def test_labels() -> None:
 
 
 def test_every_capability_and_parameter_of_qemu_has_its_row() -> None:
+    """HS-NAM-001, HS-NAM-004, HS-NAM-005, HS-NAM-006, HS-NAM-012."""
     for registry, column in (("capabilities", "capability"), ("parameters", "parameter")):
         qemu = {entry.value for entry in load_registry(registry).entries}
         ours = {name for name, entry in NAMED.items() if entry.extra["qemu"] == column}
@@ -63,6 +64,7 @@ def test_a_name_is_the_same_in_both(name: str) -> None:
 
 
 def test_parties_and_needs_exist_and_needs_have_no_circle() -> None:
+    """HS-NAM-008."""
     assert {entry.extra["party"] for entry in NAMED.values()} == PARTIES
     for entry in NAMES.values():
         for need in entry.needs:
@@ -78,6 +80,7 @@ def test_values_go_with_their_result_functions(kind: Kind, functions: set[Result
 
 
 def test_what_codes_say_of_who_and_retry_are_words() -> None:
+    """HS-ERR-005."""
     rows = load_registry("v2-abort-codes").entries
     assert {row.extra["who"] for row in rows} <= set(Who)
     assert {row.extra["retry"] for row in rows} <= set(Retry)

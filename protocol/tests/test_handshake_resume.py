@@ -85,6 +85,7 @@ def test_a_give_that_was_lost_is_said_again(give_up: bool) -> None:
 
 @pytest.mark.parametrize("give_up", [False, True])
 def test_a_taken_that_was_lost_is_in_the_record(give_up: bool) -> None:
+    """HS-RES-008."""
     pair = given()
     pair.cut = True
     pair.tell("destination", "continued")
@@ -291,7 +292,7 @@ def talk(ours: SourceResume, theirs: DestinationResume, step: int = 1 << 20) -> 
 
 @pytest.mark.parametrize("step", [1, 1 << 20])
 def test_proofs_are_right_however_bytes_come(step: int) -> None:
-    """HS-RES-004, HS-RES-007."""
+    """HS-RES-013. HS-RES-004, HS-RES-007."""
     ours, theirs = ends()
     talk(ours, theirs, step)
     assert theirs.done

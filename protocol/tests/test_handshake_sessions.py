@@ -69,7 +69,7 @@ def test_a_paused_guest_stays_paused() -> None:
 
 
 def test_give_may_come_before_the_load_is_done() -> None:
-    """Postcopy: S may be first."""
+    """HS-HND-005. Postcopy: S may be first."""
     pair = ready().tell("source", "to_postcopy", run=True).tell("source", "qemu_gave", run=False)
     assert pair.destination.run is True  # what was sampled before the stop counts
     assert pair.does("destination")[-1] == "record taken"
@@ -146,7 +146,7 @@ def test_d_that_is_running_sees_control_end_at_once_when_it_is_done() -> None:
 
 @pytest.mark.parametrize("event", ["qemu_failed", "machine_changed", "channel_lost"])
 def test_an_abort_of_s_in_flow_undoes(event: str) -> None:
-    """HS-STA-010, HS-STA-009."""
+    """HS-ERR-007. HS-STA-010, HS-STA-009."""
     pair = ready().tell("source", event, "it broke")
     assert pair.does("source")[-5:] == [
         "shut the data connections", "cancel the migration", "run the guest again if it ran before", "close",
@@ -167,6 +167,7 @@ def test_an_abort_of_s_in_flow_undoes(event: str) -> None:
     ],
 )
 def test_what_goes_wrong_at_d_before_ready(event: tuple[str, ...], code: str, outcome: str) -> None:
+    """HS-CHN-012, HS-STA-012, HS-ERR-002."""
     pair = Pair(source(), destination())
     pair.held.add("let own QEMU listen")
     pair.start()
@@ -233,6 +234,7 @@ def test_a_linger_ends_what_nobody_ends() -> None:
 
 
 def test_cancel_before_anything() -> None:
+    """HS-PRE-015."""
     end = source()
     end.cancel()
     assert [event for event in iter(end.next_event, NEED_DATA) if isinstance(event, Ended)] == [
@@ -287,7 +289,7 @@ FINDINGS = [
     ],
 )
 def test_who_admits_what(allowed: Any, strict: bool, theirs: bool, goes: bool) -> None:
-    """HS-CMP-005, HS-CMP-006, HS-CMP-007."""
+    """HS-CMP-009. HS-CMP-005, HS-CMP-006, HS-CMP-007."""
     admitted = [policy.Admission(rule, path) for rule, path in allowed]
     pair = Pair(
         source(allowed=admitted, strict=strict), destination(strict=theirs), findings=FINDINGS
@@ -303,6 +305,7 @@ def test_who_admits_what(allowed: Any, strict: bool, theirs: bool, goes: bool) -
 
 
 def test_warnings_pass_and_strict_refuses_them() -> None:
+    """HS-CMP-001, HS-CMP-002."""
     warn = [Finding(rule="V06", level="warn")]
     assert Pair(source(), destination(), findings=warn).start().source.state.value == "flow"
     assert Pair(source(strict=True), destination(), findings=warn).start().outcome("source") == "here"
@@ -349,7 +352,7 @@ def test_s_may_veto_what_d_says_of_itself() -> None:
 
 
 def test_classes_that_differ_are_asked_for() -> None:
-    """HS-DSC-006."""
+    """HS-DSC-005. HS-DSC-006."""
     digests = {"guest": bytes(32), "stream": b"\x01" * 32}
     pair = Pair(source(digests=digests), destination(digests={**digests, "guest": b"\x02" * 32}))
     pair.start()
@@ -389,6 +392,7 @@ def test_a_d_that_cannot_hold() -> None:
 
 
 def test_a_d_that_takes_nobody_says_why() -> None:
+    """HS-MSG-013, HS-ERR-008."""
     spent = own(AbortCode.DESTINATION_SPENT, "start another QEMU")
     pair = Pair(source(), destination(refuse=spent)).start()
     assert pair.source.reason is not None
@@ -479,7 +483,7 @@ def injected(side: str, *parts: messages.Message | Ignorable, pair: Pair | None 
 
 @pytest.mark.parametrize("side", ["source", "destination"])
 def test_out_of_turn(side: str) -> None:
-    """HS-STA-002."""
+    """HS-MSG-007. HS-STA-002."""
     pair = injected(side, messages.Ready(hash=bytes(32)))
     end = pair.source if side == "source" else pair.destination
     assert end.reason is not None
@@ -633,7 +637,7 @@ def test_a_mismatch_tells_both_hellos() -> None:
     ],
 )
 def test_what_s_makes_of_what_is_no_v2_peer(said: bytes, code: str) -> None:
-    """HS-PRE-014."""
+    """HS-ERR-003, HS-PRE-016. HS-PRE-014."""
     end = source()
     end.start()
     end.receive_data(said)
@@ -731,6 +735,29 @@ def test_inflating(encoding: int, data: bytes, good: bool) -> None:
     assert (inflated(item) is not None) is good
 
 
+def test_every_session_is_greased() -> None:
+    """HS-EVO-004, HS-EVO-005: in preamble, majors, offer, a key and a message of S; in preamble,
+    a key, a declared name and a message of D; and it comes to nothing."""
+    pair = ready()
+    heard: dict[str, list[Any]] = {"source": [], "destination": []}
+    for side, role in (("source", Role.SOURCE), ("destination", Role.DESTINATION)):
+        control = Control(Role.SOURCE, role)
+        control.receive_data(bytes(pair.said[side]))
+        while (found := control.next()) is not None:
+            heard[side].append(found.message if hasattr(found, "message") else found)
+    for parts in heard.values():
+        assert parts[0].reserved != bytes(6)
+        assert any(isinstance(part, Ignorable) and part.type in messages.GREASE for part in parts)
+    hello, answer = heard["source"][1], heard["destination"][3]
+    assert [major for major in hello.majors if major >= 1_000]
+    assert [number for number in hello.extra if number >= 60_000]
+    assert [number for number in answer.extra if number >= 60_000]
+    (name,) = [name for name in hello.offer if name.startswith("grease.")]
+    assert answer.results[name] == (2,)
+    assert [name for name in answer.declared if name.startswith("grease.")]
+    assert not [name for name in pair.source.agreement.agreed if name.startswith("grease.")]
+
+
 def test_busy() -> None:
     """HS-PRE-030."""
     end = source()
@@ -759,7 +786,7 @@ def asked(pair: Pair, data: bytes) -> tuple[DestinationBinding, bytes]:
 
 
 def test_channels_in_any_order_and_ready_when_all_are_bound() -> None:
-    """HS-CHN-010, HS-CHN-013."""
+    """HS-CHN-005. HS-CHN-010, HS-CHN-013."""
     pair = binding_pair()
     for kind, index in (("multifd", 1), ("main", 0), ("multifd", 0)):
         assert pair.run().source.state.value == "binding"
@@ -861,7 +888,7 @@ def test_no_channel_without_a_session() -> None:
 
 
 def test_preempt_is_bound_late() -> None:
-    """HS-CHN-014."""
+    """HS-CHN-003. HS-CHN-014."""
     pair = Pair(source(offers("postcopy-ram", "postcopy-preempt", "handover.v1")), destination()).start()
     assert pair.source.agreement.plan == (("main", 0, 0), ("preempt", 0, 1))
     pair.tell("source", "to_postcopy", run=True).tell("source", "late_channel", "preempt", 0)
@@ -935,7 +962,7 @@ def test_hashes_that_differ(name: str) -> None:
 
 
 def test_mux_frames_are_told_from_ready_on() -> None:
-    """HS-MUX-010."""
+    """HS-MUX-001. HS-MUX-010."""
     from qmig.handshake.frames import data_frame, window_frame
 
     pair = Pair(source({**OFFERS, "channel.mux": essential(Offer(value=True))}), destination()).start()
@@ -963,6 +990,7 @@ def test_texts_of_peers_are_printable_and_short(text: str) -> None:
 
 
 def test_a_reason_goes_there_and_back() -> None:
+    """HS-ERR-001, HS-ERR-006."""
     reason = Reason(
         code="load-failed", text="x\n" * 3000, path="/a\x00", who="manager", retry="never",
         findings=(Finding(rule="D01", level=Level.WARN.value),), cause=("a\x1b",) * 20, majors=(2,),

@@ -1,4 +1,4 @@
-"""Ends that differ in what they know, want, can and allow; bytes that are cut otherwise or altered on the way."""
+"""Ends that differ in what they know, want, can and allow; bytes cut otherwise or altered on the way."""
 
 from __future__ import annotations
 

@@ -43,6 +43,7 @@ def test_every_kind_of_result_and_message_is_there() -> None:
 
 @pytest.mark.parametrize("vector", of("item"))
 def test_items(vector: Vector) -> None:
+    """HS-ENC-001, HS-NEG-009."""
     data = vector.data()
     if vector.result == "valid":
         value = _cbor.decode(data)
@@ -64,6 +65,7 @@ def test_items(vector: Vector) -> None:
 
 @pytest.mark.parametrize("vector", of("message"))
 def test_messages(vector: Vector) -> None:
+    """HS-MSG-002, HS-MSG-003, HS-MSG-004, HS-MSG-005, HS-ENC-012."""
     item = vector.data()
     if vector.result != "invalid":
         message = messages.decode(item)
@@ -125,6 +127,7 @@ def listen(data: bytes, step: int) -> list[Any]:
 @pytest.mark.parametrize("step", [1, 7, 1 << 20])
 @pytest.mark.parametrize("vector", of("control"))
 def test_control(vector: Vector, step: int) -> None:
+    """HS-PRE-003, HS-PRE-009, HS-FRM-002, HS-FRM-007, HS-FRM-008, HS-FRM-009, HS-FRM-012."""
     if vector.result == "valid":
         assert listen(vector.data(), step) == vector.expect["decoding"]
     else:
@@ -138,6 +141,7 @@ def test_control(vector: Vector, step: int) -> None:
 
 @pytest.mark.parametrize("vector", of("answer"))
 def test_answers(vector: Vector) -> None:
+    """HS-NEG-002, HS-NEG-012, HS-NEG-013, HS-NEG-014, HS-NEG-025."""
     offer, abilities, conflicts = (
         _cbor.decode(vector.data(name)) for name in ("offer", "abilities", "conflicts")
     )
@@ -146,6 +150,7 @@ def test_answers(vector: Vector) -> None:
 
 @pytest.mark.parametrize("vector", of("transcript"))
 def test_transcripts(vector: Vector) -> None:
+    """HS-TRN-001, HS-TRN-003."""
     hashes = []
     for side in ("source", "destination"):
         running = transcript.Running()
@@ -164,6 +169,7 @@ def test_transcripts(vector: Vector) -> None:
 
 @pytest.mark.parametrize("vector", of("token"))
 def test_tokens(vector: Vector) -> None:
+    """HS-CHN-007, HS-CHN-008."""
     kind, index = _cbor.decode(vector.data("place"))
     for name, label in (("token", transcript.CHANNEL), ("token-ok", transcript.CHANNEL_OK)):
         made = transcript.token(
@@ -195,6 +201,7 @@ def test_proofs(vector: Vector) -> None:
 @pytest.mark.parametrize("chunk", [0, 1, 5])
 @pytest.mark.parametrize("row", SESSIONS, ids=lambda row: row[0])
 def test_a_session_is_the_same_however_it_is_cut(row: Any, chunk: int) -> None:
+    """HS-MSG-018, HS-MSG-019, HS-MSG-021."""
     (vector,) = (vector for vector in VECTORS if vector.id == f"v2/sessions#{row[0]}")
     pair = play(row[2], row[3], chunk)
     for side in ("source", "destination"):
@@ -285,6 +292,7 @@ class Alone:
 @pytest.mark.parametrize("side", ["source", "destination"])
 @pytest.mark.parametrize("row", SESSIONS, ids=lambda row: row[0])
 def test_one_side_says_what_it_said(row: Any, side: str, step: int) -> None:
+    """HS-MSG-006, HS-MSG-010, HS-MSG-011, HS-MSG-014, HS-MSG-015, HS-MSG-016, HS-MSG-017."""
     (vector,) = (vector for vector in VECTORS if vector.id == f"v2/sessions#{row[0]}")
     alone = Alone(vector, row, side, step)
     alone.play()
