@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qmig import _cbor
 from qmig.errors import LocalProtocolError
 from qmig.handshake import messages, policy, transcript
 from qmig.handshake.binding import DestinationBinding
 from qmig.handshake.codes import AbortCode, Level
 from qmig.handshake.control import Control
-from qmig.handshake.description import deflated, inflated
+from qmig.handshake.description import deflated, inflated, message
 from qmig.handshake.destination import Destination
 from qmig.handshake.events import NEED_DATA, Ended, Heard, Reason, clip, own, printable
 from qmig.handshake.frames import HandshakeError, message_frames
@@ -756,6 +757,17 @@ def test_every_session_is_greased() -> None:
     assert answer.results[name] == (2,)
     assert [name for name in answer.declared if name.startswith("grease.")]
     assert not [name for name in pair.source.agreement.agreed if name.startswith("grease.")]
+
+
+def test_a_long_description_is_deflated_and_judged_as_it_was() -> None:
+    """HS-DSC-003."""
+    long = _cbor.encode({"state": {f"/machine/{at}": "virtio" for at in range(100)}})
+    pair = Pair(source(), destination())
+    pair.held.add("describe the machine")
+    pair.start().tell("source", "describe", long)
+    assert pair.destination.judged == long
+    assert len(pair.said["source"]) < len(long)
+    assert message(b"\xa0").encoding == 0
 
 
 def test_busy() -> None:

@@ -19,7 +19,9 @@ from qmig.handshake.messages import Message, MessageError
 from qmig.handshake.preamble import Preamble, Role
 from qmig.spec.vectors import Vector
 from qmig.testing import load_vectors, spec_root
-from qmig.testing.handshake_vectors import SESSIONS, answer_of, diagnostic, documents, play
+from qmig.testing.handshake_form import diagnostic
+from qmig.testing.handshake_plays import SESSIONS, play
+from qmig.testing.handshake_vectors import answer_of, documents
 
 VECTORS = list(load_vectors("v2/"))
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import zlib
 from typing import Final
 
-from qmig.handshake import limits
+from qmig.handshake import limits, transcript
 from qmig.handshake.messages import Machine
 
 PLAIN: Final = 0
@@ -32,3 +32,10 @@ def inflated(message: Machine) -> bytes | None:
 def deflated(data: bytes) -> bytes:
     """The description's bytes, deflated; its digest is over what went in (HS-DSC-002)."""
     return zlib.compress(data, 6)
+
+
+def message(data: bytes, *, schema: int = 1) -> Machine:
+    """The MACHINE that carries a description, deflated where that is shorter (HS-DSC-003)."""
+    packed = deflated(data)
+    encoding, carried = (DEFLATED, packed) if len(packed) < len(data) else (PLAIN, data)
+    return Machine(schema=schema, encoding=encoding, data=carried, sha256=transcript.sha256(data))

@@ -7,17 +7,16 @@ listening. `busy` answers a second control connection meanwhile.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from qmig._cbor import Value
 from qmig.errors import LocalProtocolError
-from qmig.handshake import limits, negotiate, policy, transcript
+from qmig.handshake import description, limits, negotiate, policy, transcript
 from qmig.handshake.binding import Credentials, DestinationBinding
 from qmig.handshake.codes import AbortCode, ByeOutcome, ChannelKind, Level, Profile, Record
+from qmig.handshake.config import DestinationConfig
 from qmig.handshake.control import Control, Incoming
-from qmig.handshake.description import inflated
-from qmig.handshake.destination_table import LIVE, TABLE, Action, Event, State
+from qmig.handshake.destination_table import LIVE, Action, Event, State
 from qmig.handshake.events import Agreement, Do, Heard, PlanEntry, Reason, own
 from qmig.handshake.frames import HandshakeError
 from qmig.handshake.grease import Grease
@@ -30,8 +29,6 @@ from qmig.handshake.messages import (
     Finding,
     Give,
     Hello,
-    Implementation,
-    Limits,
     Message,
     Ready,
     SwitchAsk,
@@ -39,11 +36,9 @@ from qmig.handshake.messages import (
     Taken,
 )
 from qmig.handshake.messages import Machine as Description
-from qmig.handshake.names import NAMES, Entry
-from qmig.handshake.negotiate import Abilities, Conflicts, Refused
+from qmig.handshake.negotiate import Refused
 from qmig.handshake.preamble import Role
-from qmig.handshake.resume import MAJORS, DestinationResume
-from qmig.handshake.table import Table
+from qmig.handshake.resume import DestinationResume
 
 WORDS: Final = Words[State, Event](
     preamble=Event.PREAMBLE,
@@ -72,28 +67,6 @@ _RECORDS: Final = {
     State.TAKING: Record.TAKEN,
     State.RUNNING: Record.RAN,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class DestinationConfig:
-    """What D can do and wants. `digests` are those of its own description's classes; `required` are names
-    without which it takes nobody, each with its reason; `holds` tells whether it can keep a loaded guest
-    from running; `description` is what `description.peer` sends."""
-
-    abilities: Abilities
-    conflicts: Conflicts = ()
-    required: Mapping[str, str] = field(default_factory=dict)
-    implementation: Implementation | None = None
-    limits: Limits | None = None
-    digests: Mapping[str, bytes] = field(default_factory=dict)
-    declared: Mapping[str, Value] = field(default_factory=dict)
-    description: bytes = b"\xa0"
-    holds: bool = True
-    strict: bool = False
-    refuse: Reason | None = None
-    names: Mapping[str, Entry] = field(default_factory=lambda: NAMES)
-    majors: Sequence[int] = MAJORS
-    table: Table[State, Event, Action] = TABLE
 
 
 #: what the doing of an action means for later rows
@@ -333,7 +306,7 @@ class Destination(Machine[State, Event, Action]):
         return Event.HELLO, (common[0], tuple(need) if theirs else None)
 
     def _described(self, message: Description) -> tuple[Event, Any]:
-        data = inflated(message)
+        data = description.inflated(message)
         if data is None or transcript.sha256(data) != message.sha256:
             return Event.MACHINE_BAD, own(AbortCode.BAD_ENCODING, "the description does not fit its digest")
         self.judged = data
@@ -455,5 +428,4 @@ class Destination(Machine[State, Event, Action]):
         self._say(answer)
         peer = self._results.get("description.peer", (negotiate.NOT_UNDERSTOOD,))
         if peer[0] == negotiate.AGREED:
-            data = config.description
-            self._say(Description(schema=1, encoding=0, data=data, sha256=transcript.sha256(data)))
+            self._say(description.message(config.description))

@@ -13,16 +13,16 @@ the world is handed to the user as `Do(action)`, and what came of it is told bac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 from qmig.errors import LocalProtocolError
-from qmig.handshake import negotiate, policy, transcript
+from qmig.handshake import description, negotiate, policy, transcript
 from qmig.handshake.binding import Credentials, SourceBinding
 from qmig.handshake.codes import AbortCode, ByeOutcome, ChannelKind, Profile, Record
+from qmig.handshake.config import SourceConfig
 from qmig.handshake.control import Control, Incoming
-from qmig.handshake.description import inflated
 from qmig.handshake.events import Agreement, Do, Heard, PlanEntry, Reason, own
 from qmig.handshake.frames import HandshakeError
 from qmig.handshake.grease import Grease
@@ -35,8 +35,6 @@ from qmig.handshake.messages import (
     Finding,
     Give,
     Hello,
-    Implementation,
-    Limits,
     Offer,
     Ready,
     SwitchAsk,
@@ -45,12 +43,10 @@ from qmig.handshake.messages import (
     Verdict,
 )
 from qmig.handshake.messages import Machine as Description
-from qmig.handshake.names import NAMES, Entry
-from qmig.handshake.negotiate import Conflicts, Refused
+from qmig.handshake.negotiate import Refused
 from qmig.handshake.preamble import Role
-from qmig.handshake.resume import MAJORS, SourceResume
-from qmig.handshake.source_table import LATE, TABLE, Action, Event, State
-from qmig.handshake.table import Table
+from qmig.handshake.resume import SourceResume
+from qmig.handshake.source_table import LATE, Action, Event, State
 
 _RESUMABLE: Final = frozenset({State.FLOW, *LATE})
 WORDS: Final = Words[State, Event](
@@ -85,24 +81,6 @@ _RESUMED: Final = {
     Record.RAN: Event.RESUMED_RAN,
     Record.RETURNED: Event.RESUMED_RETURNED,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceConfig:
-    """What S wants. `conflicts` are names that its QEMU cannot have on together; `digests` are those of its
-    description's classes; `allowed` and `strict` are the operator's policy on findings."""
-
-    offers: Mapping[str, Offer]
-    profile: Profile = Profile.MIGRATE
-    implementation: Implementation | None = None
-    limits: Limits | None = None
-    digests: Mapping[str, bytes] | None = None
-    conflicts: Conflicts = ()
-    allowed: Sequence[policy.Admission] = ()
-    strict: bool = False
-    names: Mapping[str, Entry] = field(default_factory=lambda: NAMES)
-    majors: Sequence[int] = MAJORS
-    table: Table[State, Event, Action] = TABLE
 
 
 class Source(Machine[State, Event, Action]):
@@ -145,7 +123,7 @@ class Source(Machine[State, Event, Action]):
 
     def describe(self, data: bytes, *, schema: int = 1) -> None:
         """The description that was asked for: deterministic CBOR of the classes that D needs."""
-        message = Description(schema=schema, encoding=0, data=data, sha256=transcript.sha256(data))
+        message = description.message(data, schema=schema)
         self._local(Event.DESCRIBE, message)
 
     def veto(self, findings: Sequence[Finding]) -> None:
@@ -320,7 +298,7 @@ class Source(Machine[State, Event, Action]):
         if self._answer is None or self._described:
             return None
         self._described = True
-        data = inflated(message)
+        data = description.inflated(message)
         if data is None or transcript.sha256(data) != message.sha256:
             return Event.MACHINE_BAD, own(AbortCode.BAD_ENCODING, "the description does not fit its digest")
         return Event.MACHINE, data

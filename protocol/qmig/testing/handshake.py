@@ -17,14 +17,15 @@ from typing import Any, Final
 from qmig._cbor import Value
 from qmig.handshake.binding import DestinationBinding
 from qmig.handshake.codes import Profile
-from qmig.handshake.destination import Destination, DestinationConfig
+from qmig.handshake.config import DestinationConfig, SourceConfig
+from qmig.handshake.destination import Destination
 from qmig.handshake.destination_table import Action as DestinationAction
 from qmig.handshake.events import NEED_DATA, Carried, Do, Ended, HangUp, Told
 from qmig.handshake.grease import SIZE as GREASE_SIZE
 from qmig.handshake.grease import Grease
 from qmig.handshake.messages import Finding, Implementation, Offer
 from qmig.handshake.resume import DestinationResume, SourceResume
-from qmig.handshake.source import Source, SourceConfig
+from qmig.handshake.source import Source
 from qmig.handshake.source_table import Action as SourceAction
 
 SESSION: Final = bytes(range(16))

@@ -7,50 +7,33 @@ against cbor2 and the CDDL by the tests.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from qmig import _cbor
 from qmig._cbor import Value
 from qmig.handshake import frames, limits, messages, negotiate, transcript
-from qmig.handshake.codes import Level
 from qmig.handshake.frames import Flag, FrameHeader, Kind
-from qmig.handshake.messages import Finding, Offer
+from qmig.handshake.messages import Offer
 from qmig.handshake.preamble import Preamble, Role
 from qmig.testing import handshake as hs
+from qmig.testing.handshake_form import diagnostic, failed, file_of, vector
+from qmig.testing.handshake_plays import SESSIONS, recorded
 from qmig.testing.handshake_samples import BAD_ITEMS, BAD_MESSAGES, GOOD_ITEMS, LATER, SAMPLES
-
-SCHEMA: Final = "qmig/vectors/1"
-BASIS: Final = "the statements named; made by tools/v2_vectors.py, checked against cbor2 and handshake.cddl"
-
-
-def diagnostic(value: Value) -> str:
-    """CBOR's diagnostic notation (RFC 8949, section 8)."""
-    match value:
-        case bool() | None:
-            return json.dumps(value)
-        case int():
-            return str(value)
-        case bytes():
-            return f"h'{value.hex()}'"
-        case str():
-            return json.dumps(value, ensure_ascii=False)
-        case dict():
-            pairs = (f"{diagnostic(key)}: {diagnostic(item)}" for key, item in value.items())
-            return "{" + ", ".join(pairs) + "}"
-        case _:
-            return "[" + ", ".join(map(diagnostic, value)) + "]"
 
 
 def documents() -> Iterator[tuple[str, dict[str, Any]]]:
     """File name and content of each."""
-    yield "encoding.json", _file("Deterministic CBOR: one item", list(_items()))
-    yield "messages.json", _file("Messages: one item each", list(_messages()))
-    yield "control.json", _file("One direction of a control connection, from its preamble", list(_control()))
-    yield "negotiation.json", _file("What a destination answers to an offer", list(_negotiation()))
-    yield "proofs.json", _file("Hashes, tokens, proofs and secrets", list(_proofs()))
-    yield "sessions.json", _file("Whole sessions, both directions", [_session(*row) for row in SESSIONS])
+    yield "encoding.json", file_of("Deterministic CBOR: one item", list(_items()))
+    yield "messages.json", file_of("Messages: one item each", list(_messages()))
+    yield (
+        "control.json",
+        file_of("One direction of a control connection, from its preamble", list(_control())),
+    )
+    yield "negotiation.json", file_of("What a destination answers to an offer", list(_negotiation()))
+    yield "proofs.json", file_of("Hashes, tokens, proofs and secrets", list(_proofs()))
+    yield "sessions.json", file_of("Whole sessions, both directions", [recorded(*row) for row in SESSIONS])
 
 
 def write(root: Path) -> list[Path]:
@@ -67,64 +50,12 @@ def write(root: Path) -> list[Path]:
     return changed
 
 
-NOTES: Final = {
-    "unknown-key": "a key that this revision does not know, kept",
-    "unknown-message": "a message that may be ignored",
-    "later-revision": "what a later revision may put there",
-    "grease": "has GREASE, as every session",
-}
-
-
-def _file(title: str, vectors: list[dict[str, Any]]) -> dict[str, Any]:
-    used = {flag for vector in vectors for flag in vector.get("flags", ())}
-    document = {
-        "schema": SCHEMA,
-        "title": title,
-        "source": {"kind": "hand-made", "basis": BASIS},
-        "vectors": vectors,
-    }
-    if used:
-        document["notes"] = {flag: NOTES[flag] for flag in sorted(used)}
-    return document
-
-
-def _vector(
-    name: str,
-    comment: str,
-    reader: str,
-    channels: Mapping[str, bytes],
-    expect: Mapping[str, Any],
-    flags: tuple[str, ...] = (),
-) -> dict[str, Any]:
-    result = "invalid" if "error" in expect else "acceptable" if "later-revision" in flags else "valid"
-    vector: dict[str, Any] = {
-        "name": name,
-        "comment": comment,
-        "reader": reader,
-        "channels": {channel: {"hex": data.hex()} for channel, data in channels.items()},
-        "result": result,
-    }
-    if flags:
-        vector["flags"] = list(flags)
-    return {**vector, "expect": dict(expect)}
-
-
-def _failed(code: str, offset: int, requirement: str, record: str) -> dict[str, Any]:
-    return {
-        "error": "RemoteProtocolError",
-        "offset": offset,
-        "requirement": requirement,
-        "record": record,
-        "code": code,
-    }
-
-
 def _items() -> Iterator[dict[str, Any]]:
     for name, comment, data in GOOD_ITEMS:
         decoded = _cbor.decode(data)
-        yield _vector(name, comment, "item", {"main": data}, {"decoding": diagnostic(decoded)})
+        yield vector(name, comment, "item", {"main": data}, {"decoding": diagnostic(decoded)})
     for name, comment, data, offset, requirement, code in BAD_ITEMS:
-        yield _vector(name, comment, "item", {"main": data}, _failed(code, offset, requirement, "item"))
+        yield vector(name, comment, "item", {"main": data}, failed(code, offset, requirement, "item"))
 
 
 def _messages() -> Iterator[dict[str, Any]]:
@@ -134,10 +65,10 @@ def _messages() -> Iterator[dict[str, Any]]:
         number, body = _cbor.decode(item)
         name = kind.cddl_name()
         expect = {"decoding": {"type": number, "body": diagnostic(body)}}
-        yield _vector(name, f"{name}, all keys", "message", {"main": item}, expect)
+        yield vector(name, f"{name}, all keys", "message", {"main": item}, expect)
         more = _cbor.encode([number, {**body, 14: [1], 15: {"org.example/x": 1}, 60_000: None}])
         expect = {"decoding": {"type": number, "body": diagnostic(_cbor.decode(more)[1])}}
-        yield _vector(
+        yield vector(
             f"{name}-unknown-keys",
             f"{name} with keys 14, 15 and 60000",
             "message",
@@ -148,7 +79,7 @@ def _messages() -> Iterator[dict[str, Any]]:
     for number, content in ((129, {1: "x"}), (160, None), (65_535, [1, {"x": []}])):
         item = _cbor.encode([number, content])
         expect = {"decoding": {"type": number, "body": diagnostic(content)}}
-        yield _vector(
+        yield vector(
             f"ignorable-{number}",
             f"type {number}, not known",
             "message",
@@ -159,9 +90,9 @@ def _messages() -> Iterator[dict[str, Any]]:
     for name, comment, item in LATER:
         number, body = _cbor.decode(item)
         expect = {"decoding": {"type": number, "body": diagnostic(body)}}
-        yield _vector(name, comment, "message", {"main": item}, expect, ("later-revision",))
+        yield vector(name, comment, "message", {"main": item}, expect, ("later-revision",))
     for name, comment, item, code, requirement in BAD_MESSAGES:
-        yield _vector(name, comment, "message", {"main": item}, _failed(code, 0, requirement, "message"))
+        yield vector(name, comment, "message", {"main": item}, failed(code, 0, requirement, "message"))
 
 
 def _preamble(role: Role = Role.SOURCE) -> bytes:
@@ -180,7 +111,7 @@ def _control() -> Iterator[dict[str, Any]]:
     size = len(first)
 
     def good(name: str, comment: str, data: bytes, *events: Any) -> dict[str, Any]:
-        return _vector(name, comment, "control", {"main": data}, {"decoding": list(events)})
+        return vector(name, comment, "control", {"main": data}, {"decoding": list(events)})
 
     said = ["hello", 16, len(first) - 16]
     yield good("one-message", "preamble and HELLO in one frame", first, "preamble S", said)
@@ -331,8 +262,8 @@ def _control() -> Iterator[dict[str, Any]]:
         ),
     )
     for name, comment, data, code, offset, requirement, record in bad:
-        expect = _failed(code, offset, requirement, record)
-        yield _vector(name, comment, "control", {"main": data}, expect)
+        expect = failed(code, offset, requirement, record)
+        yield vector(name, comment, "control", {"main": data}, expect)
     for at, what in (
         (0, "nothing"),
         (7, "within the preamble"),
@@ -428,7 +359,7 @@ def _negotiation() -> Iterator[dict[str, Any]]:
             "abilities": _cbor.encode(abilities),
             "conflicts": _cbor.encode(conflicts),
         }
-        yield _vector(name, comment, "answer", channels, {"decoding": diagnostic(results)})
+        yield vector(name, comment, "answer", channels, {"decoding": diagnostic(results)})
 
 
 def answer_of(offer: Value, abilities: Value, conflicts: Value) -> dict[str, Value]:
@@ -474,7 +405,7 @@ def _proofs() -> Iterator[dict[str, Any]]:
             )
         },
     }
-    yield _vector(
+    yield vector(
         "published",
         "the first flight of the amendments, and the three hashes at its end",
         "transcript",
@@ -495,7 +426,7 @@ def _proofs() -> Iterator[dict[str, Any]]:
             "exporter": exporter,
         }
         name = f"{kind}-{index}"
-        yield _vector(name, f"tokens of {kind}/{index}", "token", channels, {"decoding": tokens})
+        yield vector(name, f"tokens of {kind}/{index}", "token", channels, {"decoding": tokens})
     resumed = {
         "proof-source": transcript.proof(hs.SECRET, transcript.RESUME_SOURCE, *hashes).hex(),
         "proof-destination": transcript.proof(hs.SECRET, transcript.RESUME_DESTINATION, *hashes).hex(),
@@ -508,148 +439,4 @@ def _proofs() -> Iterator[dict[str, Any]]:
         "source-nonce": hs.SOURCE_NONCE,
         "destination-nonce": hs.DESTINATION_NONCE,
     }
-    yield _vector("resume", "proofs and the next secret", "resume", channels, {"decoding": resumed})
-
-
-# -- whole sessions ---------------------------------------------------------------------------------------
-
-BAD: Final = Finding(
-    rule="D01", level=Level.INCOMPATIBLE.value, path="/machine/peripheral/rng0", text="not there"
-)
-#: side, method that its user calls, keyword arguments
-Step = tuple[str, str, dict[str, Any]]
-_GOOD: Final[tuple[Step, ...]] = (
-    ("source", "qemu_at_switch", {}),
-    ("destination", "loaded", {}),
-    ("source", "qemu_gave", {"run": True}),
-    ("destination", "complete", {}),
-)
-SESSIONS: Final[tuple[tuple[str, str, Callable[[], hs.Pair], tuple[Step, ...]], ...]] = (
-    (
-        "hand-over",
-        "multifd, hand-over, a guest that ran",
-        lambda: hs.Pair(hs.source(), hs.destination()),
-        _GOOD,
-    ),
-    (
-        "switch",
-        "without hand-over",
-        lambda: hs.Pair(hs.source(hs.offers("resume.v1")), hs.destination()),
-        (
-            ("source", "qemu_at_switch", {}),
-            ("source", "qemu_done", {}),
-            ("destination", "started", {}),
-            ("destination", "complete", {}),
-        ),
-    ),
-    ("probe", "up to the verdict", lambda: hs.Pair(hs.probing(), hs.destination()), ()),
-    (
-        "mux",
-        "one pipe for all",
-        lambda: hs.Pair(
-            hs.source({**hs.OFFERS, "channel.mux": hs.essential(Offer(value=True))}), hs.destination()
-        ),
-        _GOOD,
-    ),
-    (
-        "postcopy",
-        "postcopy, a guest that ran",
-        lambda: hs.Pair(hs.source(), hs.destination()),
-        (
-            ("source", "to_postcopy", {"run": True}),
-            ("source", "qemu_at_switch", {}),
-            ("destination", "loaded", {}),
-            ("source", "qemu_gave", {}),
-            ("destination", "complete", {}),
-        ),
-    ),
-    (
-        "incompatible",
-        "the source refuses the verdict",
-        lambda: hs.Pair(hs.source(), hs.destination(), findings=[BAD]),
-        (),
-    ),
-    (
-        "missing",
-        "the destination lacks something essential",
-        lambda: hs.Pair(hs.source(), hs.destination({})),
-        (),
-    ),
-    (
-        "returned",
-        "the destination cannot run the guest",
-        lambda: _holding(hs.Pair(hs.source(), hs.destination()), "cont if the guest ran"),
-        (
-            ("source", "qemu_at_switch", {}),
-            ("destination", "loaded", {}),
-            ("source", "qemu_gave", {"run": True}),
-            ("destination", "cont_failed", {"text": "image locked"}),
-        ),
-    ),
-    (
-        "load-failed",
-        "the destination cannot load the guest",
-        lambda: hs.Pair(hs.source(), hs.destination()),
-        (("destination", "load_failed", {"text": "Unknown section 'x'"}),),
-    ),
-    (
-        "cancelled",
-        "the operator of the source ends it",
-        lambda: hs.Pair(hs.source(), hs.destination()),
-        (("source", "cancel", {}),),
-    ),
-    (
-        "peer-described",
-        "both describe themselves",
-        lambda: hs.Pair(hs.source({**hs.OFFERS, "description.peer": Offer(value=True)}), hs.destination()),
-        (),
-    ),
-    (
-        "older-source",
-        "a source that offers nothing",
-        lambda: hs.Pair(hs.source({}), hs.destination()),
-        (("source", "qemu_at_switch", {}), ("destination", "started", {}), ("destination", "complete", {})),
-    ),
-    (
-        "older-destination",
-        "a destination that knows hand-over only",
-        lambda: hs.Pair(hs.source(), hs.destination({"handover.v1": True})),
-        _GOOD,
-    ),
-)
-
-
-def _holding(pair: hs.Pair, action: str) -> hs.Pair:
-    pair.held.add(action)
-    return pair
-
-
-def play(make: Callable[[], hs.Pair], steps: tuple[Step, ...], chunk: int = 0) -> hs.Pair:
-    """A session from its start to its end."""
-    pair = make()
-    pair.chunk = chunk
-    pair.start()
-    for side, event, values in steps:
-        pair.tell(side, event, **values)
-    return pair
-
-
-def _session(name: str, comment: str, make: Callable[[], hs.Pair], steps: tuple[Step, ...]) -> dict[str, Any]:
-    pair = play(make, steps)
-    channels = {side: bytes(said) for side, said in pair.said.items()}
-    channels |= {f"{side}-{kind}-{index}": data for (side, kind, index), data in pair.bound.items()}
-    expect = {
-        "agreed": diagnostic(dict(pair.source.agreement.agreed)),
-        "turns": [list(turn) for turn in pair.turns],
-        "source": {
-            "asked": pair.does("source"),
-            "state": pair.source.state.value,
-            "outcome": pair.outcome("source"),
-        },
-        "destination": {
-            "asked": pair.does("destination"),
-            "state": pair.destination.state.value,
-            "outcome": pair.outcome("destination"),
-        },
-    }
-    return _vector(name, comment, "session", channels, {"decoding": expect}, ("grease",))
+    yield vector("resume", "proofs and the next secret", "resume", channels, {"decoding": resumed})

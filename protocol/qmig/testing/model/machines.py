@@ -10,6 +10,7 @@ from qmig.handshake.table import Row, Table
 from qmig.testing.model.world import Features, Side, World
 
 S, D = src.State, dst.State
+SE, DE = src.Event, dst.Event
 SourceTable = Table[src.State, src.Event, src.Action]
 DestinationTable = Table[dst.State, dst.Event, dst.Action]
 
@@ -32,6 +33,10 @@ _DESTINATION_SAYS: dict[dst.Action, tuple[str, ...]] = {
 }
 _LAST = {dst.Action.SEND_RETURNED, dst.Action.SEND_ABORT, dst.Action.SEND_BYE}
 _UNDER_WAY = {"active", "pre", "device"}
+
+
+#: what happens, and what comes of it
+Move = tuple[str, World]
 
 
 class NoRow(Exception):
@@ -173,3 +178,15 @@ def say(world: World, side: str, *words: str) -> World:
     if side == "source":
         return world._replace(to_destination=world.to_destination + words)
     return world._replace(to_source=world.to_source + words)
+
+
+def source_hung_up(m: Machines, w: World) -> World:
+    if w.source.has("mux"):  # the pipe is gone, and all that was in it
+        w = w._replace(data="broken")
+    return m.source_fires(w._replace(source=w.source.plus("cut")._replace(reads=False)), SE.EOF)
+
+
+def destination_hung_up(m: Machines, w: World) -> World:
+    side = w.destination.plus("cut")._replace(reads=False)
+    w = w._replace(destination=side, data="broken" if side.has("mux") else w.data)
+    return m.destination_fires(w, DE.STRAY if side.state is D.LISTENING else DE.EOF)
