@@ -8,7 +8,7 @@ REPORT ?= report
 AROUND_CORE := */qmig/__main__.py,*/qmig/_nursery.py,*/qmig/qmp.py,*/qmig/builds/*,*/qmig/cli/*,*/qmig/peers/*,*/qmig/spec/*,*/qmig/testing/*
 
 .DEFAULT_GOAL := help
-.PHONY: help env test lint unit spec spec-check live soak conformance flakes bench
+.PHONY: help env test lint unit spec spec-check live model soak conformance flakes bench
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -39,6 +39,9 @@ spec: env ## rewrite the generated parts of the specification
 live: env ## every migration with every build there is, our peer on either side; writes protocol/LIVE.md (5 minutes)
 	PYTHONPATH=tools $(BIN)/python -m pytest -q -n 2 -p live_table --live-table protocol/LIVE.md \
 		-m 'live or not live' protocol/tests/live
+
+model: env ## explore both state tables of protocol v2 in full; figures go into protocol/MODEL.md (10 minutes)
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -q -s protocol/tests/test_handshake_model.py
 
 soak: env ## 500 migrations in a row with a real QEMU, nothing left behind; writes protocol/SOAK.md (5 minutes)
 	$(BIN)/python tools/soak.py --record

@@ -84,6 +84,7 @@ def test_nothing_goes_wrong(found: list[Explored], at: int) -> None:
 @pytest.mark.parametrize("features", LONG if NIGHTLY else [], ids=str)
 def test_nothing_goes_wrong_in_the_full_product(features: Features) -> None:
     explored = explore(features)
+    print(f"\n{features}: {explored.states} states, {explored.moves} moves")
     assert not explored.faults, "\n".join(map(str, explored.faults))
 
 

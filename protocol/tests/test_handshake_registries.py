@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from qmig.handshake import limits, messages, transcript
+from qmig.handshake import destination_table, limits, messages, source_table, transcript
 from qmig.handshake.codes import USUAL, AbortCode, Level, Retry, Who
 from qmig.handshake.names import NAMES, Entry, Kind, Party, Result
 from qmig.testing import load_registry
 
+TABLES: tuple[Any, ...] = (source_table.TABLE, destination_table.TABLE)
 NAMED = {entry.value: entry for entry in load_registry("v2-names").entries}
 PARTIES = {"wire", "source", "destination", "implied", "local", "description", "file", "retired", "reserved"}
 
@@ -26,6 +27,15 @@ def test_withdrawn_numbers() -> None:
     spec = {entry.value for entry in load_registry("v2-withdrawn").entries}
     assert spec == messages.WITHDRAWN
     assert not spec & set(messages.MESSAGES)
+
+
+def test_conditions_of_the_tables() -> None:
+    spec = {entry.value: entry.extra["side"] for entry in load_registry("v2-facts").entries}
+    for table, sides in ((source_table.TABLE, {"S", "both"}), (destination_table.TABLE, {"D", "both"})):
+        used = {word.lstrip("!") for row in table.rows for word in row.when}
+        assert {word for word, side in spec.items() if side in sides} >= used
+    both = {word.lstrip("!") for table in TABLES for row in table.rows for word in row.when}
+    assert set(spec) == both
 
 
 def test_labels() -> None:
