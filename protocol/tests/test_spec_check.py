@@ -340,11 +340,22 @@ def second(tree: Path) -> Path:
     return tree
 
 
+def test_a_table_of_v2_has_no_column_that_says_nothing(second: Path) -> None:
+    page = "# x\n<!-- generated: registry words --><!-- /generated -->\n"
+    (second / "spec/registries/words.toml").write_text(
+        f'title = "Words"\nchapter = "20-new"\ncolumns = {{ means = "meaning" }}\n'
+        f'[[entry]]\nvalue = "one"\nname = "ONE"\nsince = "2.0"\nrequirement = "{B}"\nmeans = "x"\n'
+    )
+    shown = render_page(second / "spec", page, "20-new.md")
+    assert f"| value | meaning | statement |\n| --- | --- | --- |\n| `one` | x | {B} |" in shown
+
+
 def test_pages_of_v2_are_rendered(second: Path) -> None:
     page = (second / "spec/v2/20-new.md").read_text(encoding="utf-8")
     assert f"| R-02 | asks |  | [{B}](20-new.md) |" in page
     assert "| R-03 | asks | gone |  |" in page
-    assert "    IDLE --> HELLO: START" in page
+    assert "    IDLE --> HELLO: start\n" in page
+    assert "management - the guest is the destination's" in page
     assert "| FLOW | end of control | `retry` | FLOW | reconnect |  |" in page
     assert "  1: bstr .size 32, ; hash" in page
     assert (second / "spec/v2/handshake.cddl").read_text(encoding="utf-8").startswith("; Messages of QEMU")

@@ -95,6 +95,10 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in [heading, ["---"] * len(heading), *cells]]
 
 
+#: Of rows of protocol v2, which has had one revision.
+_FIRST = "2.0"
+
+
 def registry_table(registry: reg.Registry) -> list[str]:
     notes = any(entry.note for entry in registry.entries)
     heading = ["value", "name", *registry.columns.values(), "since", "until", "statement", *["note"][:notes]]
@@ -110,7 +114,12 @@ def registry_table(registry: reg.Registry) -> list[str]:
         ]
         for entry in registry.entries
     ]
-    return table(heading, rows)
+    if any(entry.since != _FIRST for entry in registry.entries):
+        return table(heading, rows)
+    # In v2 words are their own names, and the revision says nothing yet.
+    hidden = {"since", "until", *(["name"] if isinstance(registry.entries[0].value, str) else [])}
+    shown = [at for at, title in enumerate(heading) if title not in hidden]
+    return table([heading[at] for at in shown], [[row[at] for at in shown] for row in rows])
 
 
 def layout(target: str) -> list[str]:
@@ -145,15 +154,16 @@ def states(target: str) -> list[str]:
     drawn: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         if row.next is not row.state:
-            drawn.setdefault((row.state.name, row.next.name), []).append(row.event.name)
-    arrows = [f"    {a} --> {b}: {', '.join(dict.fromkeys(events))}" for (a, b), events in drawn.items()]
+            label = row.event.value.replace(":", " -")  # a colon ends the label
+            drawn.setdefault((row.state.name, row.next.name), []).append(label)
+    arrows = [f"    {a} --> {b}: {' / '.join(dict.fromkeys(events))}" for (a, b), events in drawn.items()]
     heading = ["state", "event", "if", "next", "actions", "outcome"]
     lines = [
         [
-            row.state.name,
+            row.state.value.upper(),
             row.event.value,
             ", ".join(f"`{fact}`" for fact in row.when),
-            row.next.name,
+            row.next.value.upper(),
             "; ".join(action.value for action in row.actions if action.value != "note"),
             row.outcome and f"`{row.outcome}`",
         ]
