@@ -12,12 +12,15 @@ import pytest
 from qmig import _cbor
 from qmig._cbor import Bounds, CborError
 from qmig.handshake import messages, transcript
+from qmig.handshake.codes import Record
 from qmig.handshake.control import Control, EndOfControl, Incoming
 from qmig.handshake.events import NEED_DATA, Do, Ended
 from qmig.handshake.frames import HandshakeError
+from qmig.handshake.manifest import ManifestReader
 from qmig.handshake.messages import Message, MessageError
 from qmig.handshake.preamble import Preamble, Role
 from qmig.spec.vectors import Vector
+from qmig.testing import handshake_apart as apart
 from qmig.testing import load_vectors, spec_root
 from qmig.testing.handshake_form import diagnostic
 from qmig.testing.handshake_plays import SESSIONS, play
@@ -195,6 +198,55 @@ def test_proofs(vector: Vector) -> None:
     )
     nonces = vector.data("source-nonce"), vector.data("destination-nonce")
     assert transcript.next_secret(secret, *nonces).hex() == expect["next"]
+
+
+@pytest.mark.parametrize("step", [1, 1 << 20])
+@pytest.mark.parametrize("vector", of("resumption"))
+def test_resumptions(vector: Vector, step: int) -> None:
+    """HS-RES-002, HS-RES-003, HS-RES-004: each side alone, the other's bytes from the vector."""
+    expect = vector.expect["decoding"]
+    secret = bytes.fromhex(expect["secret"]) if expect["record"] else bytes(32)
+    said = {side: vector.data(side) for side in ("source", "destination")}
+    source, destination = apart.ends("mode-1" in vector.id, secret)
+    ours = source.data_to_send()
+    for at in range(0, len(said["destination"]), step):
+        source.receive_data(said["destination"][at : at + step])
+        ours += source.data_to_send()
+    theirs = b""
+    for at in range(0, len(said["source"]), step):
+        destination.receive_data(said["source"][at : at + step])
+        theirs += destination.data_to_send()
+    if expect["record"]:
+        assert (source.record, source.next_secret.hex()) == (expect["record"], expect["next"])
+        theirs += b"".join(destination.answer(Record(expect["record"])))
+    else:
+        assert source.reason is not None
+        assert destination.reason is not None
+        assert source.reason.code == destination.reason.code == expect["refused"]
+    assert (ours, theirs) == (said["source"], said["destination"])
+
+
+@pytest.mark.parametrize("step", [1, 1 << 20])
+@pytest.mark.parametrize("vector", of("manifest"))
+def test_manifests(vector: Vector, step: int) -> None:
+    """HS-FIL-001, HS-FIL-002: also with a stream behind it."""
+    if vector.result == "invalid":
+        with pytest.raises(HandshakeError) as problem:
+            read_manifest(vector.data(), step)
+        assert problem.value.code == vector.expect["code"]
+        assert problem.value.offset == vector.expect["offset"]
+        return
+    for behind in (b"", b"QEVM\0\0\0\3"):
+        reader = read_manifest(vector.data() + behind, step)
+        assert reader.manifest == apart.MANIFEST
+        assert reader.manifest.description.hex() == vector.expect["decoding"]["description"]
+
+
+def read_manifest(data: bytes, step: int) -> ManifestReader:
+    reader = ManifestReader()
+    for at in range(0, len(data), step):
+        reader.receive_data(data[at : at + step])
+    return reader
 
 
 # -- whole sessions ---------------------------------------------------------------------------------------

@@ -85,6 +85,7 @@ class ManifestReader:
         self._control = Control(Role.FILE, Role.FILE)
         self._hello: Hello | None = None
         self._machine: Machine | None = None
+        self._at = 0  # where the message begins that was read last
         self.manifest: Manifest | None = None
 
     @property
@@ -119,6 +120,7 @@ class ManifestReader:
                     offset=self._control.reader.offset, record="manifest",
                 )  # fmt: skip
             if isinstance(found, Incoming):
+                self._at = found.offset
                 yield found.message
 
     def _checked(self, machine: Machine) -> Machine:
@@ -140,6 +142,4 @@ class ManifestReader:
         )
 
     def _fail(self, code: AbortCode, text: str) -> None:
-        raise HandshakeError(
-            code, text, requirement="HS-FIL-002", offset=self._control.reader.offset, record="manifest"
-        )
+        raise HandshakeError(code, text, requirement="HS-FIL-002", offset=self._at, record="manifest")

@@ -18,6 +18,7 @@ from qmig.handshake.frames import Flag, FrameHeader, Kind
 from qmig.handshake.messages import Offer
 from qmig.handshake.preamble import Preamble, Role
 from qmig.testing import handshake as hs
+from qmig.testing.handshake_apart import manifests, resumptions
 from qmig.testing.handshake_form import diagnostic, failed, file_of, vector
 from qmig.testing.handshake_plays import SESSIONS, recorded
 from qmig.testing.handshake_samples import BAD_ITEMS, BAD_MESSAGES, GOOD_ITEMS, LATER, SAMPLES
@@ -33,6 +34,8 @@ def documents() -> Iterator[tuple[str, dict[str, Any]]]:
     )
     yield "negotiation.json", file_of("What a destination answers to an offer", list(_negotiation()))
     yield "proofs.json", file_of("Hashes, tokens, proofs and secrets", list(_proofs()))
+    yield "resumptions.json", file_of("Sessions taken up again: one connection", list(resumptions()))
+    yield "manifests.json", file_of("Manifests", list(manifests()))
     yield "sessions.json", file_of("Whole sessions, both directions", [recorded(*row) for row in SESSIONS])
 
 
