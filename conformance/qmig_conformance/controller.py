@@ -43,12 +43,13 @@ class Controller:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call":
             found = [value for name, value in report.user_properties if name == PROPERTY]
-            if found:
-                assert isinstance(found[0], str)
-                played = json.loads(found[0])
+            for text in found:
+                assert isinstance(text, str)
+                played = json.loads(text)
                 declared = read_case(played["case"])
                 self.report.cases.setdefault(declared.id, declared)
                 self._take(read_row(played["row"]))
+            if found:
                 return
         if report.failed:  # outside of a case: a fixture of ours, or a worker that died
             self._take(self._broken(report))

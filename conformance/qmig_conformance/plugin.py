@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import pytest
 
+from qmig_conformance.bracket import Bracket
 from qmig_conformance.case import Case, Profile, Unmet, Verdict, verdict_of
 from qmig_conformance.destination import QemuDestination
 from qmig_conformance.options import Judged, Options
@@ -53,7 +54,9 @@ class Suite:
         self._recordings = {
             judged.target.name: recordings_of(judged, options.report) for judged in options.targets
         }
-        self._destinations: dict[str, Destination] = {}
+        self.destinations: dict[str, tuple[Destination, Bracket]] = {}
+        #: nothing comes behind the case that is played
+        self._at_end = False
         #: of the case that is played
         self._rig: Rig | None = None
 
@@ -91,15 +94,20 @@ class Suite:
     @pytest.fixture
     def destination(self, target: str, request: pytest.FixtureRequest) -> Iterator[Rig]:
         """The target as a destination."""
-        if target not in self._destinations:
-            self._destinations[target] = _destination(self._judged(target))
+        if target not in self.destinations:
+            made = _destination(self._judged(target))
+            self.destinations[target] = made, Bracket(made)
         folder = self.options.report / self._judged(target).target.folder / case_of(request.node).id
-        self._rig = Rig(self._destinations[target], folder)
+        self._rig = Rig(*self.destinations[target], folder)
         yield self._rig
         self._rig = None
 
     def _judged(self, target: str) -> Judged:
         return next(one for one in self.options.targets if one.target.name == target)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, nextitem: pytest.Item | None) -> None:
+        self._at_end = nextitem is None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
@@ -110,9 +118,30 @@ class Suite:
         except Exception as problem:  # noqa: BLE001 (every way to end is a verdict)
             error = problem
         row = self._row(pyfuncitem, error, time.perf_counter() - started)
-        played = {"row": dataclasses.asdict(row), "case": case_values(case_of(pyfuncitem))}
-        pyfuncitem.user_properties.append((PROPERTY, json.dumps(played)))
+        rows = [(row, case_of(pyfuncitem)), *(self.brackets() if self._at_end else ())]
+        for row, declared in rows:
+            played = {"row": dataclasses.asdict(row), "case": case_values(declared)}
+            pyfuncitem.user_properties.append((PROPERTY, json.dumps(played)))
         return True
+
+    def brackets(self) -> Iterator[tuple[Row, Case]]:
+        """What does not load at the end, though it did at the beginning."""
+        for name, (_, bracket) in self.destinations.items():
+            for control, problem in bracket.close():
+                declared = control.case
+                yield (
+                    Row(
+                        case=declared.id,
+                        variant="at the end",
+                        target=name,
+                        role=str(declared.roles),
+                        level=str(declared.level),
+                        verdict=Verdict.ERROR,
+                        expected="it loads, as it did before the wrong streams",
+                        actual=problem,
+                    ),
+                    declared,
+                )
 
     def _row(self, item: pytest.Function, error: Exception | None, seconds: float) -> Row:
         declared = case_of(item)

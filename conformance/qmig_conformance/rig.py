@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from qmig.testing.scenario import Scenario
+from qmig_conformance.bracket import Bracket
 from qmig_conformance.play import Destination, Good, Play, Seen
 from qmig_conformance.report.transcript import Transcripts, transcripts_of_play
 
@@ -13,16 +14,18 @@ from qmig_conformance.report.transcript import Transcripts, transcripts_of_play
 class Rig:
     """A destination for one case. `folder` is where its artefacts go, if they are kept."""
 
-    def __init__(self, target: Destination, folder: Path) -> None:
+    def __init__(self, target: Destination, bracket: Bracket, folder: Path) -> None:
         self.version = target.version
         self.folder = folder
         self.last: Play | None = None
         self.seen: Seen | None = None
         self._target = target
+        self._bracket = bracket
         self._good: Good | None = None
 
     def good(self, settings: Scenario) -> Good:
-        """As the target has it."""
+        """As the target has it, and loads it. Raises EnvironmentProblem where it does not."""
+        self._bracket.open(settings)
         self._good = self._target.good(settings)
         return self._good
 
