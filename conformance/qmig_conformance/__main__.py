@@ -141,6 +141,8 @@ def _play(options: Options, jobs: int, more: Sequence[Path]) -> int:
     known = expectations.load([*expectations.shipped(), *more], now.date())
     controller = Controller(options, known, now.isoformat(timespec="seconds"))
     signal.signal(signal.SIGTERM, _interrupt)
+    # A shell without job control has what it starts in the background ignore it, and workers inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     words = ["-s", "--qmig-options", options.to_text(), "-p", "qmig_conformance.plugin"]
     for unwanted in ("terminal", "cacheprovider", "trio", "pytest-trio", "cov", "randomly", "timeout"):
         words += ["-p", f"no:{unwanted}"]
