@@ -8,7 +8,7 @@ REPORT ?= report
 AROUND_CORE := */qmig/__main__.py,*/qmig/_nursery.py,*/qmig/qmp.py,*/qmig/builds/*,*/qmig/cli/*,*/qmig/peers/*,*/qmig/spec/*,*/qmig/testing/*
 
 .DEFAULT_GOAL := help
-.PHONY: help env test lint unit spec spec-check live model soak conformance flakes bench
+.PHONY: help env test lint unit spec spec-check live model soak conformance self-check matrix flakes bench
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -46,8 +46,14 @@ model: env ## explore both state tables of protocol v2 in full; figures go into 
 soak: env ## 500 migrations in a row with a real QEMU, nothing left behind; writes protocol/SOAK.md (5 minutes)
 	$(BIN)/python tools/soak.py --record
 
-conformance: env ## run the suite on a real QEMU, or on the recordings where none can be had
+conformance: env ## run the suite on a real QEMU, or on our own peers where none can be had
 	$(BIN)/qmig conformance run --report $(REPORT)
+
+self-check: env ## the suite held to peers with seeded faults; writes conformance/SELF-CHECK.md (half a minute)
+	$(BIN)/qmig conformance self-check --report $(REPORT) --table conformance/SELF-CHECK.md
+
+matrix: env ## devices from build to build, all that are installed; writes conformance/MATRIX.md (5 minutes)
+	$(BIN)/qmig conformance matrix --report $(REPORT) --table conformance/MATRIX.md
 
 flakes: env ## the suite 20 times on a loaded machine, verdicts compared; writes conformance/FLAKES.md (half an hour)
 	$(BIN)/python tools/flakes.py --record

@@ -1,4 +1,4 @@
-"""python -m qmig_conformance run|list|report|repeat [options]: see `qmig conformance --help`."""
+"""python -m qmig_conformance run|list|report|repeat|matrix [options]: see `qmig conformance --help`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from qmig.errors import EnvironmentProblem, QmigError
 from qmig_conformance import expectations, target
 from qmig_conformance.case import Profile, Role
 from qmig_conformance.controller import Controller
+from qmig_conformance.matrix import command as matrix
 from qmig_conformance.options import Options
+from qmig_conformance.reference.selfcheck import SelfCheck, told
 from qmig_conformance.repeat import repeat
 from qmig_conformance.report import write_all
 from qmig_conformance.report.model import merged, read
@@ -24,14 +26,14 @@ from qmig_conformance.report.terminal import print_summary
 
 BASE = Path(__file__).parent
 #: our exit codes that pytest has too (`qmig.cli.conformance` maps them)
-USAGE, ENVIRONMENT = 4, 3
+USAGE, ENVIRONMENT, INTERRUPTED = 4, 3, 2
 EPILOG = """\
 run judges builds as source and as destination: it migrates them into this program and into a file, checks
 everything they send, compares the rebuilt memory with the guest's; and it gives them good, wrong and
 hostile streams and looks at what becomes of them. It prints a summary and writes reports; the one to look
 at is report.html. repeat plays one row again: 0 the outcome is the same, 1 it is another. Without --qemu:
 the newest of `qmig builds list`, else QEMU in PATH, else one is fetched into the cache; where none can be
-had it says so and judges the recordings that come with qmig. Exit status: 0 everything required is met, 1
+had it says so and judges qmig's own peers. Exit status: 0 everything required is met, 1
 something is not, 2 wrong usage, 3 environment, 130 cancelled.
 """
 
@@ -47,10 +49,10 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--strict", action="store_true", help="a SHOULD that is not met fails the run")
     run.add_argument("--keep", action="store_true", help="keep the artefacts of what passes, too")
     run.add_argument("--jobs", metavar="N", type=_count, default=os.cpu_count() or 1, help="default: cores")
-    run.add_argument("--shard", metavar="I/N", type=_shard, default=(1, 1), help="play this part only")
     run.add_argument(
         "--expectations", metavar="FILE", type=Path, action="append", default=[], help="more of them"
     )
+    run.add_argument("--reference", action="store_true", help="judge qmig's own peers")
     run.add_argument(
         "--recordings-only", action="store_true", help="judge the recordings that come with qmig"
     )
@@ -58,6 +60,15 @@ def parser() -> argparse.ArgumentParser:
     for command in (run, listing):
         command.add_argument(
             "--select", metavar="PREFIX", default="", help="cases whose id or statement begins so"
+        )
+    check = commands.add_parser("self-check", help="the suite itself, on peers with seeded faults")
+    check.add_argument("--profile", choices=list(Profile), default=Profile.DEFAULT, help="default: default")
+    check.add_argument("--report", metavar="DIR", type=Path, default=Path("report"), help="default: report")
+    check.add_argument("--table", metavar="FILE", type=Path, help="write the outcome as Markdown, too")
+    matrix.add_to(commands)
+    for command in (run, commands.choices["matrix"]):
+        command.add_argument(
+            "--shard", metavar="I/N", type=_shard, default=(1, 1), help="play this part only"
         )
     run.add_argument("--profile", choices=list(Profile), default=Profile.DEFAULT, help="default: default")
     again = commands.add_parser("repeat", help="one play again, from its artefacts")
@@ -102,9 +113,14 @@ def main(arguments: list[str]) -> int:
             return _report(given, command)
         if given.command == "repeat":
             return 0 if repeat(given.folder, given.qemu, given.keep) else 1
+        if given.command == "matrix":
+            return matrix.run(given, command, given.shard)
         if given.command == "list":
             return _play(Options(command=command, select=given.select, list_only=True), 1, [])
-        targets = target.choose(given.qemu, recordings_only=given.recordings_only)
+        if given.command == "self-check":
+            return _self_check(given, command)
+        own = [target.reference()] if given.reference else []
+        targets = own or target.choose(given.qemu, recordings_only=given.recordings_only)
         roles = (Role(given.role),) if given.role else (Role.SOURCE, Role.DESTINATION)
         options = Options(
             command=command,
@@ -119,6 +135,8 @@ def main(arguments: list[str]) -> int:
         )
         options.report.mkdir(parents=True, exist_ok=True)
         return _play(options, given.jobs, given.expectations)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except EnvironmentProblem as problem:
         target.say(str(problem))
         return ENVIRONMENT
@@ -136,7 +154,26 @@ def _report(given: argparse.Namespace, command: Sequence[str]) -> int:
     return 0 if report.good() else 1
 
 
-def _play(options: Options, jobs: int, more: Sequence[Path]) -> int:
+def _self_check(given: argparse.Namespace, command: Sequence[str]) -> int:
+    """0 an honest peer passes, each case fails on a faulty one, and nearly all faults are caught."""
+    options = Options(
+        command=command,
+        report=given.report.absolute(),
+        targets=[target.reference()],
+        profile=Profile(given.profile),
+    )
+    options.report.mkdir(parents=True, exist_ok=True)
+    plugin = SelfCheck()
+    code = _play(options, 1, [], plugin)
+    checked = plugin.check()
+    lines = list(told(read(options.report / "report.json"), checked))
+    sys.stdout.write("\n".join(lines[4:]) + "\n")
+    if given.table:
+        given.table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return code or (0 if checked.good() else 1)
+
+
+def _play(options: Options, jobs: int, more: Sequence[Path], *plugins: object) -> int:
     now = datetime.datetime.now(datetime.UTC)
     known = expectations.load([*expectations.shipped(), *more], now.date())
     controller = Controller(options, known, now.isoformat(timespec="seconds"))
@@ -151,7 +188,7 @@ def _play(options: Options, jobs: int, more: Sequence[Path]) -> int:
         words.append("--collect-only")
     elif jobs > 1:
         words += ["-n", str(jobs), "--max-worker-restart", "1000"]
-    code = int(pytest.main([*words, str(BASE / "cases")], plugins=[controller]))
+    code = int(pytest.main([*words, str(BASE / "cases")], plugins=[controller, *plugins]))
     if not options.list_only:
         print_summary(controller.report, write_all(controller.report, options.report))
     return code

@@ -18,6 +18,7 @@ from qmig.errors import EnvironmentProblem
 from qmig.peers.play import Received, Side, receive_from, start_side
 from qmig.spec.vectors import Vector
 from qmig.testing.scenario import Scenario
+from qmig_conformance import interrupt
 
 #: A watchdog, not a verdict: what trips it is reported as our error.
 WATCHDOG = 120
@@ -28,7 +29,7 @@ def record(qemu: Qemu, scenario: Scenario, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
-    trio.run(_record, qemu, scenario, folder)
+    interrupt.run(_record, qemu, scenario, folder)
 
 
 async def _record(qemu: Qemu, scenario: Scenario, folder: Path) -> None:

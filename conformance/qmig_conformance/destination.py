@@ -20,7 +20,7 @@ from qmig.peers.play import Side, receive_from, start_side
 from qmig.peers.qemu import QemuDied
 from qmig.qmp import EventStream, QmpCommandError
 from qmig.testing.scenario import Scenario, Unsupported
-from qmig_conformance import artefacts
+from qmig_conformance import artefacts, interrupt
 from qmig_conformance.play import (
     Close,
     Connect,
@@ -55,13 +55,13 @@ class QemuDestination:
         """What this build itself sends as a source of these settings; recorded once."""
         key = repr(settings)
         if key not in self._good:
-            self._good[key] = trio.run(self._record, settings)
+            self._good[key] = interrupt.run(self._record, settings)
         return self._good[key]
 
     def play(self, play: Play) -> Seen:
         """Plays it on a QEMU of its own."""
         self._last = None
-        seen, log = trio.run(self._play, play)
+        seen, log = interrupt.run(self._play, play)
         self._last = (play, seen, log)
         return seen
 

@@ -4,7 +4,7 @@ Rule 1: a build does what builds of its version were seen to do (`spec/registrie
 between two measured versions, what either does. An endpoint without a version does what any of them does, and
 may always refuse; where all of them accept, that is a SHOULD.
 Rule 2: whatever builds do, no input may end a destination by a signal or leave it with a monitor that does
-not answer.
+not answer. Where all of them did, whatever else comes of it is right.
 Rule 3: a refusal comes with words. Which ones is a SHOULD; the statement that the case is about has them.
 """
 
@@ -48,10 +48,9 @@ def release(version: str) -> tuple[int, int]:
 
 def documented(entry: Entry, version: str) -> frozenset[Outcome]:
     """What builds of this version were seen to do, crashes included; empty where none had the feature."""
-    columns = load_registry(REGISTRY).columns
     known = [
         (release(measured), WORDS[str(entry.extra[key])])
-        for key, measured in columns.items()
+        for key, measured in _columns().items()
         if key in entry.extra
     ]
     if not version:
@@ -62,17 +61,25 @@ def documented(entry: Entry, version: str) -> frozenset[Outcome]:
     return frozenset(outcome for pair in (below[-1:], above[:1]) for _, outcome in pair)
 
 
+@functools.cache
+def _columns() -> Mapping[str, str]:
+    """Column of the registry -> the version that it is of."""
+    return load_registry(REGISTRY).columns
+
+
 def held(seen: Seen, entry: Entry, version: str) -> None:
     """Raises `Unmet` where the outcome is not that of the registry's row."""
     allowed = documented(entry, version)
     if not allowed:
         raise NotShown(f"no build near {version} was seen with it")
     robust(seen, allowed)
-    if seen.outcome not in allowed:
-        if version or seen.outcome not in REFUSED:
-            raise Unmet(expected=_any_of(allowed - NEVER), actual=described(seen))
-        if not allowed & REFUSED:
-            raise Unmet(expected=_any_of(allowed - NEVER), actual=described(seen), level=Level.SHOULD)
+    right = allowed - NEVER
+    if right and seen.outcome not in right:
+        # A postcopy that is paused has refused, and can go on.
+        if version or seen.outcome not in {*REFUSED, Outcome.POSTCOPY_PAUSED}:
+            raise Unmet(expected=_any_of(right), actual=described(seen))
+        if not right & REFUSED:
+            raise Unmet(expected=_any_of(right), actual=described(seen), level=Level.SHOULD)
     if seen.outcome in REFUSED:
         reasoned(seen)
         if version:

@@ -1,12 +1,14 @@
 """What is known to fail, outside the cases: `expectations/*.toml`, one table per defect.
 
     [[expect]]
-    case = "legacy.destination.multifd.*"       # glob over case ids, or over case@variant
-    versions = ">=5.2, <=10.0"                  # of the target; both bounds may be left out
+    case = "legacy.destination.multifd.*"       # glob over case ids, or over case@variant; or a list of them
+    versions = ">=5.2, <=10.0"                  # of the target, or of a pair's source; may be left out
+    to = ">=11"                                 # of a pair's destination; may be left out
     message = "crash \\\\(signal 5\\\\)"            # must be found in what was expected, seen or said
     reason = "why, and which field of which record"
     link = "LEG-DST-016"
     expires = 2027-06-30                        # optional
+    kind = "reference"                          # of the target; left out: any but our own peers
 
 Rule 1: a row that fails as an expectation says is waived; one that passes although all its message, case and
 version fit is an unexpected pass, which is as bad as a failure.
@@ -30,7 +32,7 @@ from qmig_conformance.report.model import Expected, Row, Target
 
 FOLDER: Final = Path(__file__).parent / "expectations"
 _BOUND = re.compile(r"(>=|<=|<|>|==)\s*(\d+(?:\.\d+)*)")
-_KEYS: Final = {"case", "versions", "message", "reason", "link", "expires", "package", "steady"}
+_KEYS: Final = {"case", "versions", "to", "message", "reason", "link", "expires", "package", "steady", "kind"}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,12 +41,14 @@ class Expectation:
     pass is no surprise, and the reason says why."""
 
     number: int
-    case: str
+    cases: tuple[str, ...]
     versions: str
+    to: str
     message: re.Pattern[str]
     reason: str
     link: str
     package: re.Pattern[str]
+    kind: str
     expires: datetime.date | None
     steady: bool
     met: int = 0
@@ -53,8 +57,13 @@ class Expectation:
 
     def fits(self, row: Row, target: Target) -> bool:
         """Whether it is about this row, whatever its verdict."""
-        named = fnmatch.fnmatchcase(row.case, self.case) or fnmatch.fnmatchcase(row.id, self.case)
-        return named and in_range(target.version, self.versions) and bool(self.package.search(target.package))
+        return (
+            (target.kind == self.kind if self.kind else target.kind != "reference")
+            and in_range(target.version, self.versions)
+            and in_range(target.peer_version, self.to)
+            and any(fnmatch.fnmatchcase(name, case) for case in self.cases for name in (row.case, row.id))
+            and bool(self.package.search(target.package))
+        )
 
     def tells(self, row: Row) -> bool:
         """Whether the row failed in this way."""
@@ -120,8 +129,8 @@ class Expectations:
         return [
             Expected(
                 number=one.number,
-                case=one.case,
-                versions=one.versions,
+                case=", ".join(one.cases),
+                versions=f"{one.versions} to {one.to}" if one.to else one.versions,
                 message=one.message.pattern,
                 reason=one.reason,
                 link=one.link,
@@ -170,20 +179,24 @@ def _read(path: Path, number: int) -> Iterator[Expectation]:
 def _entry(entry: dict[str, Any], number: int) -> Expectation:
     if unknown := set(entry) - _KEYS:
         raise ValueError(f"unknown key {', '.join(sorted(unknown))}")
-    versions = entry.get("versions", "")
-    if versions and not re.fullmatch(rf"\s*{_BOUND.pattern}(\s*,\s*{_BOUND.pattern})*\s*", versions):
-        raise ValueError(f"versions {versions!r}: write >=7.2, <11 and the like")
+    bounds = {key: entry.get(key, "") for key in ("versions", "to")}
+    for key, text in bounds.items():
+        if text and not re.fullmatch(rf"\s*{_BOUND.pattern}(\s*,\s*{_BOUND.pattern})*\s*", text):
+            raise ValueError(f"{key} {text!r}: write >=7.2, <11 and the like")
+    cases = entry["case"]
     expires = entry.get("expires")
     if expires is not None and type(expires) is not datetime.date:
         raise ValueError(f"expires {expires!r} is no date")
     return Expectation(
         number=number,
-        case=entry["case"],
-        versions=versions,
+        cases=(cases,) if isinstance(cases, str) else tuple(cases),
+        versions=bounds["versions"],
+        to=bounds["to"],
         message=re.compile(entry["message"]),
         reason=entry["reason"],
         link=entry["link"],
         package=re.compile(entry.get("package", "")),
+        kind=entry.get("kind", ""),
         expires=expires,
         steady=entry.get("steady", True),
     )

@@ -26,6 +26,7 @@ from qmig_conformance.destination import QemuDestination
 from qmig_conformance.options import Judged, Options
 from qmig_conformance.play import Destination
 from qmig_conformance.recording import Recording, recordings_of
+from qmig_conformance.reference.destination import ReferenceDestination
 from qmig_conformance.report.model import Row, case_values
 from qmig_conformance.rig import Rig
 
@@ -68,7 +69,7 @@ class Suite:
             ids = [name_of(one.target, one.name) for one in found]
             metafunc.parametrize("recording", found, ids=ids)
         elif "destination" in metafunc.fixturenames:
-            names = [judged.target.name for judged in self.options.targets if judged.qemu is not None]
+            names = [one.target.name for one in self.options.targets if one.target.kind != "recordings"]
             metafunc.parametrize("target", names or [""], ids=[name_of(name) for name in names or [""]])
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -198,8 +199,7 @@ def _recorded(row: Row, recording: Recording) -> Row:
 
 
 def _destination(judged: Judged) -> Destination:
-    assert judged.qemu is not None
-    return QemuDestination(judged.qemu)
+    return QemuDestination(judged.qemu) if judged.qemu is not None else ReferenceDestination()
 
 
 def case_of(item: pytest.Item) -> Case:

@@ -1,4 +1,4 @@
-"""What is judged: QEMU builds, or the recordings that come with qmig."""
+"""What is judged: QEMU builds, or qmig's own peers and the recordings that come with it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qmig_conformance.report.model import Target
 
 
 def choose(binaries: Sequence[str], *, recordings_only: bool) -> list[Judged]:
-    """The builds named, or one that is found or installed; else the recordings, and it says so. Raises
+    """The builds named, or one that is found or installed; else our own peers, and it says so. Raises
     EnvironmentProblem for a build that was named and is none."""
     if recordings_only:
         return [recordings("asked for")]
@@ -24,8 +24,13 @@ def choose(binaries: Sequence[str], *, recordings_only: bool) -> list[Judged]:
         return [_build(find_or_install(report=_progress))]
     except EnvironmentProblem as problem:
         say(f"no QEMU can be had here: {problem}")
-        say("judging the recordings that come with qmig instead")
-        return [recordings(f"no QEMU: {problem}")]
+        say("judging qmig's own peers instead, and the recordings that come with it")
+        return [reference()]
+
+
+def reference() -> Judged:
+    """Our own peers; as source, the recordings in the repository."""
+    return Judged(target=Target(name="qmig's own peers", kind="reference"))
 
 
 def recordings(reason: str) -> Judged:

@@ -120,5 +120,5 @@ def test_those_that_come_with_the_suite_can_be_read_and_link_to_statements() -> 
     statements = read_requirements(spec_root())[0]
     assert len(known.entries) > 50
     for one in known.entries:
-        assert one.link in statements, one.case
+        assert one.link in statements, one.cases
         assert one.reason.strip()

@@ -14,6 +14,7 @@ from qmig._wire import Record
 from qmig.errors import LimitExceeded, RemoteProtocolError, UnsupportedFeature
 from qmig.legacy import commands as cmd
 from qmig.legacy import destination as core
+from qmig.legacy import ram
 from qmig.legacy import returnpath as rp
 from qmig.legacy.connection import Told
 from qmig.legacy.destination import IN_FLIGHT, TRANSITIONS, Cause, Incoming, Phase
@@ -61,6 +62,7 @@ def opened(*more: Record, machine: str = "pc-q35-11.1") -> list[tuple[str, Recor
 
 
 ADVISE = cmd.PostcopyAdvise(page_sizes=PAGE | HOST_PAGE, target_page_size=PAGE)
+UNKNOWN = cmd.UnknownCommand(command=255, length=0, payload=b"")
 
 
 def running() -> list[tuple[str, Record]]:
@@ -355,6 +357,15 @@ BAD: dict[str, tuple[list[tuple[str, Record]], str]] = {
         "LEG-DST-063",
     ),
     "colo": (opened(cmd.EnableColo()), "LEG-DST-068"),
+    "unknown command": (opened(UNKNOWN), "LEG-DST-060"),
+    "advise twice": (opened(ADVISE, ADVISE), "LEG-DST-123"),
+    "discard nothing": (opened(ADVISE, *mig.start(), mig.discard("m0")), "LEG-DST-125"),
+    "discard of an unknown block": (
+        opened(ADVISE, *mig.start(), mig.discard("xy", (0, PAGE))),
+        "LEG-DST-126",
+    ),
+    "discard of a part": (opened(ADVISE, *mig.start(), mig.discard("m0", (1, PAGE))), "LEG-DST-126"),
+    "bitmap of an unknown block": (opened(*mig.start(), mig.recv_bitmap("xy")), "LEG-DST-129"),
 }
 
 
@@ -373,6 +384,50 @@ def test_what_is_refused(name: str) -> None:
     assert incoming.answers() == []
 
 
+@pytest.mark.parametrize(
+    ("capability", "advise", "requirement"),
+    [
+        (False, ADVISE, "LEG-DST-063"),
+        (True, cmd.PostcopyAdviseEmpty(), "LEG-DST-122"),
+        (True, ADVISE, ""),
+        (False, cmd.PostcopyAdviseEmpty(), ""),
+    ],
+)
+def test_advise_is_held_to_this_sides_capability(capability: bool, advise: Record, requirement: str) -> None:
+    incoming = destination(postcopy_ram=capability)
+    if not requirement:
+        feed(incoming, opened(advise))
+        return
+    with pytest.raises(RemoteProtocolError) as problem:
+        feed(incoming, opened(advise))
+    assert problem.value.requirement == requirement
+
+
+@pytest.mark.parametrize(
+    ("event", "requirement"),
+    [
+        (ram.RamMultifdFlush(), "LEG-DST-149"),
+        (ram.RamMemSize(word=PAGE | ram.RamFlag.MEM_SIZE), "LEG-DST-149"),
+        (UNKNOWN, "LEG-DST-060"),
+        (cmd.PostcopyRun(), "LEG-DST-064"),
+        (mig.pages("m0", 0, 1), "LEG-DST-150"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_wrong_behind_run_pauses(event: Record, requirement: str) -> None:
+    """The guest runs here: only the connection is lost by it (LEG-DST-149)."""
+    incoming = destination()
+    feed(incoming, running())
+    feed(incoming, [("main", mig.pages("m0", 0, 1))])
+    with pytest.raises(RemoteProtocolError) as problem:
+        feed(incoming, [("main", event)])
+    assert problem.value.requirement == requirement
+    incoming.refuse(str(problem.value))
+    assert phase(incoming) is Phase.PAUSED
+    assert incoming.reason == str(problem.value)
+    assert incoming.answers() == []
+
+
 def test_what_is_refused_in_a_recovery() -> None:
     incoming = destination()
     story = forward(mig.recovery())
@@ -382,7 +437,7 @@ def test_what_is_refused_in_a_recovery() -> None:
     feed(incoming, [("main-2", mig.recv_bitmap("m0"))])
     for event, requirement in [
         (mig.pages("m0", 4, 1), "LEG-PCP-042"),
-        (mig.recv_bitmap("xy"), "LEG-DST-066"),
+        (mig.recv_bitmap("xy"), "LEG-DST-129"),
     ]:
         with pytest.raises(RemoteProtocolError) as problem:
             feed(incoming, [("main-2", event)])
@@ -391,7 +446,7 @@ def test_what_is_refused_in_a_recovery() -> None:
 
 def test_recovery_commands_outside_of_one_change_nothing() -> None:
     incoming = destination()
-    answers = feed(incoming, opened(mig.recv_bitmap("m0"), cmd.PostcopyResume()))
+    answers = feed(incoming, opened(*mig.start(), mig.recv_bitmap("m0"), cmd.PostcopyResume()))
     assert answers == [rp.RpPong(value=1)]
 
 

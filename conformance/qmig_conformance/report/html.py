@@ -108,7 +108,7 @@ class Texts:
 def page_data(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """What the page's scripts read. `folder` is that of the report: artefacts that lie there are listed."""
     texts = Texts()
-    shorts = _shorts([target["version"] or target["name"] for target in document["targets"]])
+    shorts = _shorts([_told(target) for target in document["targets"]])
     targets = [
         {"index": number, "short": short, "key": short if target["version"] else target["name"], **target}
         for number, (target, short) in enumerate(zip(document["targets"], shorts, strict=True))
@@ -143,6 +143,13 @@ def page_data(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "texts": texts.made,
         "expectations": document["expectations"],
     }
+
+
+def _told(target: Mapping[str, Any]) -> str:
+    """Its version, or those of a pair."""
+    if target.get("peer_version"):
+        return f"{target['version']} → {target['peer_version']}"
+    return str(target["version"] or target["name"])
 
 
 def _shorts(names: list[str]) -> list[str]:

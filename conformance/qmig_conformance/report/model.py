@@ -45,6 +45,10 @@ class Target:
     version: str = ""
     package: str = ""
     binary: str = ""
+    #: of a pair: its destination; what stands above is its source
+    peer_version: str = ""
+    peer_package: str = ""
+    peer_binary: str = ""
 
     @property
     def folder(self) -> str:

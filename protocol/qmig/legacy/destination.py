@@ -34,6 +34,7 @@ from qmig.legacy.commands import (
     PostcopyResume,
     PostcopyRun,
     RecvBitmap,
+    UnknownCommand,
 )
 from qmig.legacy.connection import Told
 from qmig.legacy.header import Configuration
@@ -42,6 +43,8 @@ from qmig.legacy.ram import (
     RamBlockEntry,
     RamDeltas,
     RamEos,
+    RamMemSize,
+    RamMultifdFlush,
     RamPages,
     raw_name,
 )
@@ -90,6 +93,7 @@ class Cause(enum.Enum):
     RECOVER = "a new connection"
     RESUME = "POSTCOPY_RESUME"
     REFUSE = "the load was refused"
+    STARVE = "the source ended before all pages were there"
 
 
 TRANSITIONS: Final[dict[tuple[Phase, Cause], Phase]] = {
@@ -105,7 +109,9 @@ TRANSITIONS: Final[dict[tuple[Phase, Cause], Phase]] = {
     (Phase.DEVICE, Cause.REFUSE): Phase.FAILED,
     (Phase.POSTCOPY, Cause.LOADED): Phase.COMPLETED,
     (Phase.POSTCOPY, Cause.BREAK): Phase.PAUSED,
-    (Phase.POSTCOPY, Cause.REFUSE): Phase.FAILED,
+    # The guest runs here and nowhere else: what is wrong from now on costs the connection only.
+    (Phase.POSTCOPY, Cause.REFUSE): Phase.PAUSED,
+    (Phase.POSTCOPY, Cause.STARVE): Phase.FAILED,
     (Phase.PAUSED, Cause.RECOVER): Phase.RECOVER,
     (Phase.PAUSED, Cause.BREAK): Phase.PAUSED,
     # A recovery that goes wrong leaves everything as it was: there may be another one.
@@ -138,8 +144,9 @@ class Incoming:
     """The destination of one migration. `memory` is rebuilt from what it takes.
 
     `switchover_ack` is this side's capability; which form it has follows from the machine type, unless
-    `legacy_ack` says so. We have no device that takes its time, so it is agreed to at once. `in_flight`
-    bounds the page requests under way, and may be changed; 0: none is made."""
+    `legacy_ack` says so. We have no device that takes its time, so it is agreed to at once. `postcopy_ram` is
+    this side's capability as well; None: as the source has it. `in_flight` bounds the page requests under
+    way, and may be changed; 0: none is made."""
 
     def __init__(
         self,
@@ -147,6 +154,7 @@ class Incoming:
         *,
         switchover_ack: bool = False,
         legacy_ack: bool | None = None,
+        postcopy_ram: bool | None = None,
         in_flight: int = IN_FLIGHT,
     ) -> None:
         self.memory = memory
@@ -159,6 +167,7 @@ class Incoming:
         self.requests = 0
         self._switchover_ack = switchover_ack
         self._legacy_ack = legacy_ack
+        self._postcopy_ram = postcopy_ram
         self.in_flight = in_flight
         self._connection = 1
         self._returns = False
@@ -188,7 +197,13 @@ class Incoming:
         if self.phase is Phase.SETUP:
             self._move(Cause.BEGIN, event)
         elif self.phase is Phase.PAUSED:
+            if parse_name(told.channel).connection == self._connection:
+                return  # what was left of the connection that is lost
             self._recovered(told)
+        elif self.phase is Phase.POSTCOPY and kind in _NOT_BEHIND_RUN:
+            self._wrong(event, f"{kind.__name__} behind POSTCOPY_RUN", "LEG-DST-149")
+        if kind is PostcopyRamDiscard:
+            self._discard(event)
         if not self.over:  # what comes behind the end changes nothing
             self.memory.apply(told)
         if kind is RamPages or kind is RamDeltas:
@@ -219,7 +234,9 @@ class Incoming:
     def broken(self, reason: str) -> None:
         """The connection was lost, or cut on our side: all its channels are gone."""
         if self.phase is Phase.POSTCOPY and not isinstance(self._advised, PostcopyAdvise):
-            self.refuse(f"{reason}; postcopy of dirty bitmaps alone cannot be recovered")
+            self.reason = f"{reason}; postcopy of dirty bitmaps alone cannot be recovered"
+            self._move(Cause.STARVE, None)
+            self._say_shut(1)
             return
         moved = TRANSITIONS[self.phase, Cause.BREAK]
         if moved is not self.phase:
@@ -231,6 +248,9 @@ class Incoming:
 
     def refuse(self, reason: str) -> None:
         """The load has failed. The source is told, if it can be told and does not know yet."""
+        if self.phase is Phase.POSTCOPY:
+            self.broken(reason)
+            return
         if not self.over:
             self.reason = reason
         before, self.phase = self.phase, TRANSITIONS[self.phase, Cause.REFUSE]
@@ -249,7 +269,8 @@ class Incoming:
         if self.phase is Phase.RECOVER:
             self._wrong(event, "pages before POSTCOPY_RESUME", "LEG-PCP-042")
         if self.wanted is not None:
-            self.wanted.take(event)
+            if self.wanted.take(event) and self.phase is Phase.POSTCOPY:
+                self._wrong(event, "a page that is there already", "LEG-DST-150")
             self._finish()
 
     def _configuration(self, told: Told) -> None:
@@ -277,11 +298,30 @@ class Incoming:
         self._host_pages.setdefault(entry.idstr, entry.page_size)
 
     def _advise(self, told: Told) -> None:
+        if self._advised is not None:
+            self._wrong(told.event, "a second POSTCOPY_ADVISE", "LEG-DST-123")
+        full = isinstance(told.event, PostcopyAdvise)
+        if self._postcopy_ram is False and full:
+            self._wrong(told.event, "POSTCOPY_ADVISE of RAM, and postcopy-ram is off here", "LEG-DST-063")
+        if self._postcopy_ram and not full:
+            self._wrong(told.event, "an empty POSTCOPY_ADVISE, and postcopy-ram is on here", "LEG-DST-122")
         self._advised = cast("PostcopyAdvise | PostcopyAdviseEmpty", told.event)
 
-    def _discard(self, told: Told) -> None:
+    def _discard(self, event: Record) -> None:
         if self.phase is not Phase.ACTIVE or not isinstance(self._advised, PostcopyAdvise):
-            self._wrong(told.event, f"POSTCOPY_RAM_DISCARD in phase {self.phase.value}", "LEG-DST-064")
+            self._wrong(event, f"POSTCOPY_RAM_DISCARD in phase {self.phase.value}", "LEG-DST-064")
+        discard = cast(PostcopyRamDiscard, event)
+        if not discard.ranges:
+            self._wrong(event, "POSTCOPY_RAM_DISCARD without a range", "LEG-DST-125")
+        if discard.block not in self._host_pages:
+            self._wrong(event, f"POSTCOPY_RAM_DISCARD of unknown RAM block {discard.block!a}", "LEG-DST-126")
+        page = self._advised.target_page_size
+        if any((start | length) % page for start, length in discard.ranges):
+            self._wrong(event, "POSTCOPY_RAM_DISCARD of a range that is not of whole pages", "LEG-DST-126")
+
+    def _unknown(self, told: Told) -> None:
+        command = cast(UnknownCommand, told.event).command
+        self._wrong(told.event, f"unknown command {command}", "LEG-DST-060")
 
     def _listen(self, told: Told) -> None:
         if self._advised is None:
@@ -311,11 +351,11 @@ class Incoming:
         self._finish()
 
     def _recv_bitmap(self, told: Told) -> None:
+        name = cast(RecvBitmap, told.event).block
+        if self._host_pages and name not in self._host_pages:
+            self._wrong(told.event, f"RECV_BITMAP of unknown RAM block {name!a}", "LEG-DST-129")
         if self.phase is not Phase.RECOVER or self.wanted is None:
             return  # LEG-DST-066
-        name = cast(RecvBitmap, told.event).block
-        if name not in self.wanted:
-            self._wrong(told.event, f"RECV_BITMAP of unknown RAM block {name!a}", "LEG-DST-066")
         bitmap = self.wanted.bitmap(name)
         self._due.append(RpRecvBitmap(header_len=1 + len(raw_name(name)), block=name, bitmap=bitmap))
 
@@ -354,7 +394,9 @@ class Incoming:
         if not self.wanted.left:
             self._load(None)
         elif not self._urgent:
-            self.refuse(f"the source came to its end, and pages are missing: {self.wanted.summary()}")
+            self.reason = f"the source came to its end, and pages are missing: {self.wanted.summary()}"
+            self._move(Cause.STARVE, None)
+            self._say_shut(1)
 
     def _load(self, event: Record | None) -> None:
         self._move(Cause.LOADED, event)
@@ -396,7 +438,6 @@ _HANDLERS: Final[dict[type[Record], Callable[[Incoming, Told], None]]] = {
     Ping: Incoming._ping,  # noqa: SLF001
     PostcopyAdvise: Incoming._advise,  # noqa: SLF001
     PostcopyAdviseEmpty: Incoming._advise,  # noqa: SLF001
-    PostcopyRamDiscard: Incoming._discard,  # noqa: SLF001
     PostcopyListen: Incoming._listen,  # noqa: SLF001
     PostcopyRun: Incoming._run,  # noqa: SLF001
     RecvBitmap: Incoming._recv_bitmap,  # noqa: SLF001
@@ -405,4 +446,7 @@ _HANDLERS: Final[dict[type[Record], Callable[[Incoming, Told], None]]] = {
     RamBlockEntry: Incoming._listed,  # noqa: SLF001
     RamEos: Incoming._eos,  # noqa: SLF001
     EndOfFile: Incoming._end_of_file,  # noqa: SLF001
+    UnknownCommand: Incoming._unknown,  # noqa: SLF001
 }
+#: what has no place in a stream whose guest runs at the destination already
+_NOT_BEHIND_RUN: Final = frozenset({RamDeltas, RamMultifdFlush, RamMemSize, RamBlockEntry})

@@ -78,17 +78,22 @@ class WantedPages:
         self._scan = self._hosts()
         self._more = True
 
-    def take(self, event: Record) -> None:
-        """Pages of an event of the story have come."""
+    def take(self, event: Record) -> int:
+        """Pages of an event of the story have come; how many of them were there already."""
         if isinstance(event, RamPages):
-            self._arrive(event.block, _runs(event))
-        elif isinstance(event, RamDeltas):
-            self._arrive(event.block, ((delta.address // self.page_size, 1) for delta in event.records()))
+            return self._arrive(event.block, _runs(event))
+        if isinstance(event, RamDeltas):
+            runs = ((delta.address // self.page_size, 1) for delta in event.records())
+            return self._arrive(event.block, runs)
+        return 0
 
-    def _arrive(self, name: str, runs: Iterable[tuple[int, int]]) -> None:
+    def _arrive(self, name: str, runs: Iterable[tuple[int, int]]) -> int:
         block = self._blocks[name]
+        again = 0
         for first, count in runs:
-            self.left -= block.wanted.discard(first, count)
+            came = block.wanted.discard(first, count)
+            self.left -= came
+            again += count - came
         answered = [
             (asked, host)
             for asked, host in self._asked
@@ -96,6 +101,7 @@ class WantedPages:
         ]
         for key in answered:
             del self._asked[key]
+        return again
 
     def ask(self, in_flight: int) -> Iterator[Request]:
         """Further host pages to ask for, so that at most `in_flight` are under way."""

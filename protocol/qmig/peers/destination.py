@@ -61,6 +61,7 @@ async def serve_destination(
     preempt: bool = False,
     switchover_ack: bool = False,
     legacy_ack: bool | None = None,
+    postcopy_ram: bool | None = None,
     tls: TlsCredentials | None = None,
     ram: Path | OpenBlock | None = None,
     in_flight: int = IN_FLIGHT,
@@ -70,11 +71,12 @@ async def serve_destination(
 ) -> AsyncIterator[Destination]:
     """A destination for the time of the block, listening at `address` (a listener is used and not closed).
 
-    `multifd_channels`, `preempt`, `switchover_ack` are set as on the source: nothing on the wire says them.
-    `ram` is a folder for one sparse file per RAM block, or a function that gives memory; without it RAM is in
-    memory of our own. An OSError of any of them refuses the load. `in_flight` bounds page requests. `story`
-    sees every event in order (views in it are valid during the call only), `tap` the raw bytes of channels
-    as they come, each raises what it likes. Raises EnvironmentProblem if it cannot listen."""
+    `multifd_channels`, `preempt`, `switchover_ack` are as on the source: nothing on the wire says them;
+    `postcopy_ram` may be, to be held to it. `ram` is a folder for one sparse file per block, or a function
+    that gives memory; without it RAM is in memory of our own. An OSError of any of them refuses the load.
+    `in_flight` bounds page requests. `story` sees every event in order (views in it are valid during the call
+    only) and refuses the load by a RemoteProtocolError, `tap` sees the raw bytes of channels as they come;
+    what else they raise goes through. Raises EnvironmentProblem if it cannot listen."""
     async with AsyncExitStack() as stack:
         memory: OpenBlock
         if callable(ram):
@@ -83,7 +85,11 @@ async def serve_destination(
             kept = stack.enter_context(RamMemory() if ram is None else RamFolder(ram))
             memory = kept.open_block
         incoming = Incoming(
-            Rebuild(memory), switchover_ack=switchover_ack, legacy_ack=legacy_ack, in_flight=in_flight
+            Rebuild(memory),
+            switchover_ack=switchover_ack,
+            legacy_ack=legacy_ack,
+            postcopy_ram=postcopy_ram,
+            in_flight=in_flight,
         )
         session = MigrationSession(live=True, page_size=page_size)
         nursery = await stack.enter_async_context(background())
@@ -377,6 +383,8 @@ class Destination:
                 if not isinstance(told, Told):
                     break
                 self.incoming.take(told)
+                if self._expected.story is not None:
+                    self._expected.story(told)
             except TruncatedStream as error:
                 self._break(str(error))
                 break
@@ -386,8 +394,6 @@ class Destination:
             except OSError as problem:
                 self._fail(f"no memory for RAM: {problem.strerror or problem}")
                 break
-            if self._expected.story is not None:
-                self._expected.story(told)
         self._wake()
 
     async def _answer(self) -> None:
@@ -424,7 +430,10 @@ class Destination:
             await self._answer()
 
     def _fail(self, reason: str) -> None:
-        """The load is refused; in a recovery only this attempt at it."""
+        """The load is refused; in a recovery only this attempt at it, and behind RUN only the connection."""
+        if self.phase is Phase.POSTCOPY:
+            self._break(reason)
+            return
         self.incoming.refuse(reason)
         if self.phase is Phase.PAUSED:
             self._end_lines(self._connections)

@@ -85,7 +85,7 @@ def _checked(name: str, value: Range, low: int, high: int) -> Range:
     return value
 
 
-class _Code:
+class Code:
     """Bytes and their assembly, line by line."""
 
     def __init__(self, base: int) -> None:
@@ -101,16 +101,17 @@ class _Code:
         self.code += data
 
 
-def _u32(value: int) -> bytes:
+def u32(value: int) -> bytes:
+    """Little-endian, modulo 2**32."""
     return struct.pack("<I", value & 0xFFFFFFFF)
 
 
 # -- x86 --------------------------------------------------------------------------------------------------
 
 
-def _x86_flat_mode(base: int) -> _Code:
+def x86_flat_mode(base: int) -> Code:
     """16-bit entry at linear address `base`: A20 on, flat 32-bit protected mode."""
-    asm = _Code(base)
+    asm = Code(base)
     asm.put("cli", 0xFA)
     asm.put("cld", 0xFC)
     asm.put("in al, 92h", 0xE4, 0x92)
@@ -124,7 +125,7 @@ def _x86_flat_mode(base: int) -> _Code:
     asm.put("mov eax, cr0", 0x0F, 0x20, 0xC0)
     asm.put("or al, 1", 0x0C, 0x01)
     asm.put("mov cr0, eax", 0x0F, 0x22, 0xC0)
-    asm.put("jmp dword 08h:entry", 0x66, 0xEA, _u32(base + entry), 0x08, 0x00)
+    asm.put("jmp dword 08h:entry", 0x66, 0xEA, u32(base + entry), 0x08, 0x00)
     asm.put("(padding)", bytes(table - asm.here()))
     # Descriptors with the accessed bit set: the processor must not write to a table that lies in ROM.
     asm.put("gdt: null", bytes(8))
@@ -138,18 +139,20 @@ def _x86_flat_mode(base: int) -> _Code:
     return asm
 
 
-def _x86_back(asm: _Code, text: str, opcode: int, target: int) -> None:
+def x86_back(asm: Code, text: str, opcode: int, target: int) -> None:
+    """A jump of two bytes."""
     asm.put(text, opcode, struct.pack("<b", target - (asm.here() + 2)))
 
 
-def _x86_program(asm: _Code, fill: Range, fill_step: int, dirty: Range, spin: int, seed: int) -> None:
+def x86_fill(asm: Code, fill: Range, fill_step: int, seed: int) -> None:
+    """Step 1 of every program."""
     if fill[1] > fill[0]:
-        asm.put("mov edi, fill_start", 0xBF, _u32(fill[0]))
+        asm.put("mov edi, fill_start", 0xBF, u32(fill[0]))
         page = asm.here()
-        asm.put("page: imul eax, edi, SPREAD", 0x69, 0xC7, _u32(SPREAD))
-        asm.put("xor eax, seed", 0x35, _u32(seed))
+        asm.put("page: imul eax, edi, SPREAD", 0x69, 0xC7, u32(SPREAD))
+        asm.put("xor eax, seed", 0x35, u32(seed))
         asm.put("or eax, 1              ; xorshift must not start at 0", 0x83, 0xC8, 0x01)
-        asm.put("mov ecx, 1024", 0xB9, _u32(1024))
+        asm.put("mov ecx, 1024", 0xB9, u32(1024))
         word = asm.here()
         for text, shift in (("shl edx, 13", b"\xc1\xe2\x0d"), ("shr edx, 17", b"\xc1\xea\x11"),
                             ("shl edx, 5", b"\xc1\xe2\x05")):  # fmt: skip
@@ -157,30 +160,34 @@ def _x86_program(asm: _Code, fill: Range, fill_step: int, dirty: Range, spin: in
             asm.put(text, shift)
             asm.put("xor eax, edx", 0x31, 0xD0)
         asm.put("stosd", 0xAB)
-        _x86_back(asm, "loop word", 0xE2, word)
-        asm.put("add edi, fill_step - 4096", 0x81, 0xC7, _u32(fill_step - PAGE))
-        asm.put("cmp edi, fill_end", 0x81, 0xFF, _u32(fill[1]))
-        _x86_back(asm, "jb page", 0x72, page)
-    asm.put("mov dword [READY_ADDRESS], READY", 0xC7, 0x05, _u32(X86_READY_ADDRESS), _u32(READY))
+        x86_back(asm, "loop word", 0xE2, word)
+        asm.put("add edi, fill_step - 4096", 0x81, 0xC7, u32(fill_step - PAGE))
+        asm.put("cmp edi, fill_end", 0x81, 0xFF, u32(fill[1]))
+        x86_back(asm, "jb page", 0x72, page)
+
+
+def _x86_program(asm: Code, fill: Range, fill_step: int, dirty: Range, spin: int, seed: int) -> None:
+    x86_fill(asm, fill, fill_step, seed)
+    asm.put("mov dword [READY_ADDRESS], READY", 0xC7, 0x05, u32(X86_READY_ADDRESS), u32(READY))
     asm.put("xor ebx, ebx           ; round", 0x31, 0xDB)
     again = asm.here()
     if dirty[1] > dirty[0]:
         asm.put("round: mov ebp, ebx", 0x89, 0xDD)
-        asm.put("and ebp, 1023", 0x81, 0xE5, _u32(1023))
-        asm.put("mov edi, dirty_start", 0xBF, _u32(dirty[0]))
+        asm.put("and ebp, 1023", 0x81, 0xE5, u32(1023))
+        asm.put("mov edi, dirty_start", 0xBF, u32(dirty[0]))
         store = asm.here()
         asm.put("store: invlpg [edi]", 0x0F, 0x01, 0x3F)
         asm.put("mov [edi + ebp*4], ebx", 0x89, 0x1C, 0xAF)
-        asm.put("add edi, 4096", 0x81, 0xC7, _u32(PAGE))
-        asm.put("cmp edi, dirty_end", 0x81, 0xFF, _u32(dirty[1]))
-        _x86_back(asm, "jb store", 0x72, store)
+        asm.put("add edi, 4096", 0x81, 0xC7, u32(PAGE))
+        asm.put("cmp edi, dirty_end", 0x81, 0xFF, u32(dirty[1]))
+        x86_back(asm, "jb store", 0x72, store)
     asm.put("inc ebx", 0x43)
-    asm.put("invlpg [COUNTER_ADDRESS]", 0x0F, 0x01, 0x3D, _u32(X86_COUNTER_ADDRESS))
-    asm.put("mov [COUNTER_ADDRESS], ebx", 0x89, 0x1D, _u32(X86_COUNTER_ADDRESS))
-    asm.put("mov ecx, spin", 0xB9, _u32(spin))
+    asm.put("invlpg [COUNTER_ADDRESS]", 0x0F, 0x01, 0x3D, u32(X86_COUNTER_ADDRESS))
+    asm.put("mov [COUNTER_ADDRESS], ebx", 0x89, 0x1D, u32(X86_COUNTER_ADDRESS))
+    asm.put("mov ecx, spin", 0xB9, u32(spin))
     wait = asm.here()
     asm.put("wait: pause", 0xF3, 0x90)
-    _x86_back(asm, "loop wait", 0xE2, wait)
+    x86_back(asm, "loop wait", 0xE2, wait)
     asm.put("jmp round", 0xE9, struct.pack("<i", again - (asm.here() + 5)))
 
 
@@ -192,7 +199,7 @@ def _x86(kind: str, base: int, fill: Range, fill_step: int, dirty: Range, spin: 
         raise ValueError(f"fill_step {fill_step} must be whole pages")
     if not 1 <= spin < 1 << 32 or not 0 <= seed < 1 << 32:
         raise ValueError("spin and seed must fit 32 bits, and spin be at least 1")
-    asm = _x86_flat_mode(base)
+    asm = x86_flat_mode(base)
     _x86_program(asm, fill, fill_step, dirty, spin, seed)
     if kind == "boot":
         if asm.here() > 510:
@@ -236,9 +243,11 @@ def boot_sector(
 # -- aarch64 ----------------------------------------------------------------------------------------------
 
 
-class _Arm(_Code):
+class ArmCode(Code):
+    """As `Code`, one 32-bit word at a time."""
+
     def op(self, text: str, word: int) -> None:
-        self.put(text, _u32(word))
+        self.put(text, u32(word))
 
     def mov(self, text: str, register: int, value: int) -> None:
         """A 32-bit constant, in two instructions."""
@@ -253,7 +262,8 @@ _NE, _LO = 1, 3
 _TLBI_VMALLE1 = 0xD508871F
 
 
-def _arm_fill(asm: _Arm, fill: Range, fill_step: int, seed: int) -> None:
+def arm_fill(asm: ArmCode, fill: Range, fill_step: int, seed: int) -> None:
+    """Step 1 of every program."""
     asm.mov("fill_start", 0, fill[0])
     asm.mov("fill_end", 1, fill[1])
     asm.mov("SPREAD", 9, SPREAD)
@@ -276,7 +286,7 @@ def _arm_fill(asm: _Arm, fill: Range, fill_step: int, seed: int) -> None:
     asm.branch_if("b.lo page", _LO, page)
 
 
-def _arm_rounds(asm: _Arm, dirty: Range, spin: int) -> None:
+def _arm_rounds(asm: ArmCode, dirty: Range, spin: int) -> None:
     asm.mov("READY_ADDRESS", 6, ARM_READY_ADDRESS)
     asm.mov("READY", 7, READY)
     asm.op("str w7, [x6]", 0xB9000000 | 6 << 5 | 7)
@@ -322,9 +332,9 @@ def aarch64_image(
         raise ValueError(f"fill_step {fill_step} must be whole pages")
     if not 1 <= spin < 1 << 32 or not 0 <= seed < 1 << 32:
         raise ValueError("spin and seed must fit 32 bits, and spin be at least 1")
-    asm = _Arm(ARM_RAM + 0x80000)
+    asm = ArmCode(ARM_RAM + 0x80000)
     if fill[1] > fill[0]:
-        _arm_fill(asm, fill, fill_step, seed)
+        arm_fill(asm, fill, fill_step, seed)
     _arm_rounds(asm, dirty, spin)
     return Guest(
         "aarch64", "kernel", bytes(asm.code), "\n".join(asm.lines), fill, dirty, seed,
