@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from qmig.testing.scenario import Boot, Flow, Scenario
-from qmig_conformance.play import Close, Connect, End, Expect, Play, Qmp, Seen, Send, Settle, Step
+from qmig_conformance.play import Accept, Close, Connect, End, Expect, Play, Qmp, Seen, Send, Settle, Step
 
 SCHEMA: Final = "qmig/play/1"
 _STEPS: Final[Mapping[str, type[Step]]] = {
-    kind.__name__.lower(): kind for kind in (Connect, Send, End, Close, Expect, Settle, Qmp)
+    kind.__name__.lower(): kind for kind in (Connect, Accept, Send, End, Close, Expect, Settle, Qmp)
 }
 
 
@@ -100,7 +100,7 @@ def _step(step: Step, sent: dict[str, bytearray]) -> dict[str, Any]:
             entry |= {"name": name, "hex": data.hex()}
         case Qmp(command, arguments):
             entry |= {"command": command, "arguments": dict(arguments)}
-        case Connect(name) | End(name) | Close(name):
+        case Connect(name) | Accept(name) | End(name) | Close(name):
             entry["name"] = name
     return entry
 
@@ -115,7 +115,7 @@ def _read_step(entry: Mapping[str, Any], sent: Mapping[str, bytes]) -> Step:
         return Expect(entry["name"], bytes.fromhex(entry["hex"]))
     if kind is Send:
         return Send(entry["name"], sent[entry["name"]][entry["offset"] : entry["offset"] + entry["bytes"]])
-    assert kind is Connect or kind is End or kind is Close
+    assert kind is Connect or kind is Accept or kind is End or kind is Close
     return kind(entry["name"])
 
 

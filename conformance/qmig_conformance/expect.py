@@ -25,6 +25,8 @@ REGISTRY: Final = "destination-outcomes"
 #: the registry's words
 WORDS: Final = {
     "runs": Outcome.SUCCEED,
+    "completes": Outcome.SUCCEED,
+    "fails": Outcome.FAIL,
     "exits": Outcome.FAIL_DEST_QUIT_ERR,
     "stays": Outcome.FAIL,
     "refuses": Outcome.QMP_ERROR,
@@ -84,6 +86,18 @@ def held(seen: Seen, entry: Entry, version: str) -> None:
         reasoned(seen)
         if version:
             worded(seen, entry.requirement)
+
+
+def source_held(seen: Seen, entry: Entry, version: str) -> None:
+    """The same of a source, whose guest goes on where its migration fails."""
+    allowed = documented(entry, version)
+    robust(seen, allowed)
+    if seen.outcome not in allowed:
+        raise Unmet(expected=_any_of(allowed), actual=described(seen))
+    if seen.outcome is Outcome.FAIL:
+        if seen.run_state != "running":
+            raise Unmet(expected="its guest goes on", actual=f"run state {seen.run_state}: {described(seen)}")
+        reasoned(seen)
 
 
 def robust(seen: Seen, allowed: frozenset[Outcome] = frozenset()) -> None:

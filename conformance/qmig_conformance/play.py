@@ -55,6 +55,13 @@ class Connect:
 
 
 @dataclass(frozen=True, slots=True)
+class Accept:
+    """The connection that a source makes to the address that its ``migrate`` was given, kept under a name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """Bytes on a connection, all of them taken by the destination's kernel or refused by its end."""
 
@@ -98,19 +105,24 @@ class Qmp:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
-Step = Connect | Send | End | Close | Expect | Settle | Qmp
+Step = Connect | Accept | Send | End | Close | Expect | Settle | Qmp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Play:
-    """One migration into a destination. Connections that are open after the last step stay open until the
-    outcome is seen."""
+    """One migration into a destination, or out of a source: then the steps are its destination's. Connections
+    that are open after the last step stay open until the outcome is seen."""
 
     #: machine, capabilities and parameters of the destination; its guest stays as `-incoming defer` has it
     settings: Scenario
     steps: tuple[Step, ...]
     #: of `migrate-incoming`; None leaves it out
     exit_on_error: bool | None = None
+
+    @property
+    def of_source(self) -> bool:
+        """Whether the target is the source."""
+        return any(isinstance(step, Accept) for step in self.steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,7 +69,8 @@ class Suite:
             ids = [name_of(one.target, one.name) for one in found]
             metafunc.parametrize("recording", found, ids=ids)
         elif "destination" in metafunc.fixturenames:
-            names = [one.target.name for one in self.options.targets if one.target.kind != "recordings"]
+            kinds = {"qemu"} if "source" in metafunc.fixturenames else {"qemu", "reference"}
+            names = [one.target.name for one in self.options.targets if one.target.kind in kinds]
             metafunc.parametrize("target", names or [""], ids=[name_of(name) for name in names or [""]])
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -102,6 +103,11 @@ class Suite:
         self._rig = Rig(*self.destinations[target], folder)
         yield self._rig
         self._rig = None
+
+    @pytest.fixture
+    def source(self, destination: Rig) -> Rig:
+        """The target as a source that is answered."""
+        return destination
 
     def _judged(self, target: str) -> Judged:
         return next(one for one in self.options.targets if one.target.name == target)

@@ -426,6 +426,8 @@ def test_what_is_wrong_behind_run_pauses(event: Record, requirement: str) -> Non
     assert phase(incoming) is Phase.PAUSED
     assert incoming.reason == str(problem.value)
     assert incoming.answers() == []
+    assert feed(incoming, [("main", cmd.Ping(value=3))]) == []  # the rest of what is lost
+    assert phase(incoming) is Phase.PAUSED
 
 
 def test_what_is_refused_in_a_recovery() -> None:

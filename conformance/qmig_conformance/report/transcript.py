@@ -102,8 +102,18 @@ def transcripts_of_play(play: Play, answered: Mapping[str, Data], good: Good | N
             sent.setdefault(step.name, bytearray()).extend(step.data)
         elif isinstance(step, Connect):
             sent.setdefault(step.name, bytearray())
+    if play.of_source:
+        return _of_source(play, sent, answered)
     made = transcripts(sent, answered, good=good.channels if good else None)
     return _with_steps(map(_said, play.steps), made)
+
+
+def _of_source(play: Play, sent: Mapping[str, Data], answered: Mapping[str, Data]) -> Transcripts:
+    """The target sends the stream; what we sent is its return path, and the steps are on that side."""
+    back = {"rp" if name == "main" else f"rp-{name}": data for name, data in sent.items()}
+    forward, returned = transcripts(answered, back)
+    steps = _with_steps(map(_said, play.steps), Transcripts(returned, ""))
+    return Transcripts(forward, steps.to_destination)
 
 
 def _said(step: Step) -> str:
