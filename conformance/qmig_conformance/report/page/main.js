@@ -6,6 +6,8 @@ const VIEWS = {
   expectations: { title: "Expectations", build: buildExpectations, count: RAW.expectations.length },
   pairs: { title: "Pairs", build: buildPairs, count: pairRows().length },
 };
+// A report of pairs only begins with them.
+const FIRST = pairRows().length && pairRows().length === ROWS.length ? "pairs" : "matrix";
 let view = "";
 
 function show(name) {
@@ -32,7 +34,7 @@ function route() {
     return;
   }
   const row = hash.length > 1 ? rowOf(hash) : null;
-  if (!view || (row && view !== "matrix" && view !== "pairs")) show(row && row.declared.role === "pair" ? "pairs" : "matrix");
+  if (!view || (row && view !== "matrix" && view !== "pairs")) show(row && row.declared.role === "pair" ? "pairs" : FIRST);
   if (row) openRow(row);
   else {
     closeDetail();
